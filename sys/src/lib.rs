@@ -6,12 +6,15 @@
 //!
 //! Calls that can stop a real-time thread (file systems, disks) say so in their comment.
 
+pub mod cgroup;
 pub mod clock;
 pub mod disk;
 mod error;
 pub mod mount;
 pub mod netlink;
 pub mod packet;
+pub mod process;
+pub mod signal;
 #[cfg(test)]
 mod testing;
 

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -164,4 +165,30 @@ impl Drop for LoopDisk {
             );
         }
     }
+}
+
+/// Whether this is a child process made to run the body of the test `name` (its path below the crate).
+/// In the test process: runs such a child, as `user` if given, requires its success and says false.
+///
+/// For what would change the whole test process: locked memory, limits, its parent.
+pub(crate) fn in_child(name: &str, user: Option<u32>) -> bool {
+    const MARK: &str = "STANDFAST_SYS_TEST_CHILD";
+    if std::env::var(MARK).is_ok_and(|child| child == name) {
+        return true;
+    }
+    let mut command = Command::new(std::env::current_exe().expect("the test's own path"));
+    command
+        .args(["--exact", name, "--nocapture"])
+        .env(MARK, name);
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    let output = command.output().expect("a child");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{name}: {text}{errors}"
+    );
+    false
 }
