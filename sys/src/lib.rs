@@ -14,6 +14,7 @@ pub mod mount;
 pub mod netlink;
 pub mod packet;
 pub mod process;
+pub mod realtime;
 pub mod signal;
 #[cfg(test)]
 mod testing;
