@@ -15,6 +15,7 @@ pub mod netlink;
 pub mod packet;
 pub mod process;
 pub mod realtime;
+pub mod sharedpage;
 pub mod signal;
 #[cfg(test)]
 mod testing;
