@@ -19,5 +19,6 @@ pub mod sharedpage;
 pub mod signal;
 #[cfg(test)]
 mod testing;
+pub mod watchdog;
 
 pub use error::Failed;
