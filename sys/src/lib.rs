@@ -17,6 +17,7 @@ pub mod process;
 pub mod realtime;
 pub mod sharedpage;
 pub mod signal;
+pub mod socket;
 #[cfg(test)]
 mod testing;
 pub mod watchdog;
