@@ -1,7 +1,8 @@
-//! Control groups, version 2: the processes of a task, so that one write kills them all (cgroups(7)).
+//! Control groups, version 2: the processes of a task, so that one write kills them all
+//! (cgroups(7)).
 //!
-//! The runner makes and empties groups; it may block. [`KillSwitch`] is for the guard: opened early, it
-//! needs one write to a kernel file, no memory, no path.
+//! The runner makes and empties groups; it may block. [`KillSwitch`] is for the guard: opened
+//! early, it needs one write to a kernel file, no memory, no path.
 
 use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
@@ -47,8 +48,8 @@ pub fn mount_point() -> Result<PathBuf, Failed> {
 }
 
 impl Cgroup {
-    /// Makes the group at `path` below the mount point, with its parents; one that exists is taken over
-    /// with the processes in it.
+    /// Makes the group at `path` below the mount point, with its parents; one that exists is taken
+    /// over with the processes in it.
     ///
     /// # Errors
     ///
@@ -83,8 +84,8 @@ impl Cgroup {
         &self.path
     }
 
-    /// Moves a process with all its threads into the group; 0 is the caller, for use between fork and
-    /// exec. Its children start in the group.
+    /// Moves a process with all its threads into the group; 0 is the caller, for use between fork
+    /// and exec. Its children start in the group.
     ///
     /// # Errors
     ///
@@ -158,8 +159,9 @@ impl Cgroup {
         Ok(KillSwitch { file })
     }
 
-    /// Kills every process in the group and inside, forks under way included. They are gone when the
-    /// group is no longer populated: a process in an uninterruptible wait takes as long as that.
+    /// Kills every process in the group and inside, forks under way included. They are gone when
+    /// the group is no longer populated: a process in an uninterruptible wait takes as long as
+    /// that.
     ///
     /// # Errors
     ///
@@ -171,8 +173,8 @@ impl Cgroup {
             .map(drop)
     }
 
-    /// Stops every process in the group and inside, or lets them go on. Done when [`State::frozen`] says
-    /// so; a kill works on frozen processes.
+    /// Stops every process in the group and inside, or lets them go on. Done when [`State::frozen`]
+    /// says so; a kill works on frozen processes.
     ///
     /// # Errors
     ///
@@ -215,8 +217,8 @@ impl Cgroup {
     }
 }
 
-/// Tells when a group empties or freezes: `POLLPRI` (`Interest::PRIORITY` in mio). It also always polls
-/// as readable, which means nothing.
+/// Tells when a group empties or freezes: `POLLPRI` (`Interest::PRIORITY` in mio). It also always
+/// polls as readable, which means nothing.
 #[derive(Debug)]
 pub struct Events {
     file: File,
@@ -266,7 +268,8 @@ pub struct KillSwitch {
 }
 
 impl KillSwitch {
-    /// Kills every process in the group and inside, with one write. `Ok(false)` if the group is gone.
+    /// Kills every process in the group and inside, with one write. `Ok(false)` if the group is
+    /// gone.
     ///
     /// # Errors
     ///

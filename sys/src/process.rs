@@ -37,8 +37,8 @@ pub struct PidFd {
 }
 
 impl PidFd {
-    /// Takes hold of the process that has this number now. For a child that was not yet waited for, or
-    /// when the process is checked to be the meant one *after* this, there is no race.
+    /// Takes hold of the process that has this number now. For a child that was not yet waited for,
+    /// or when the process is checked to be the meant one *after* this, there is no race.
     ///
     /// # Errors
     ///
@@ -121,12 +121,12 @@ impl AsRawFd for PidFd {
     }
 }
 
-/// Has the program that `command` will start begin like any other: in `group` from its first instruction,
-/// so that nothing it forks escapes; with no signal blocked, whatever this process collects with
-/// [`Signals`](crate::signal::Signals); and not protected from the OOM killer.
+/// Has the program that `command` will start begin like any other: in `group` from its first
+/// instruction, so that nothing it forks escapes; with no signal blocked, whatever this process
+/// collects with [`Signals`](crate::signal::Signals); and not protected from the OOM killer.
 ///
-/// Only for a process without locked memory, since starting it forks. When the group is removed before
-/// the start, the start fails.
+/// Only for a process without locked memory, since starting it forks. When the group is removed
+/// before the start, the start fails.
 ///
 /// # Errors
 ///
@@ -147,8 +147,8 @@ pub fn prepare_child(command: &mut Command, group: Option<&Cgroup>) -> Result<()
         }
         Ok(())
     };
-    // SAFETY: between fork and exec the closure only writes, opens and sets the signal mask, all of which
-    // signal-safety(7) allows, and allocates nothing.
+    // SAFETY: between fork and exec the closure only writes, opens and sets the signal mask, all of
+    // which signal-safety(7) allows, and allocates nothing.
     unsafe { command.pre_exec(prepare) };
     Ok(())
 }

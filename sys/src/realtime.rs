@@ -1,5 +1,5 @@
-//! What keeps a thread running when the host is out of CPU or memory: scheduling class, locked memory,
-//! protection from the OOM killer, and death with the parent.
+//! What keeps a thread running when the host is out of CPU or memory: scheduling class, locked
+//! memory, protection from the OOM killer, and death with the parent.
 //!
 //! Called once, early, by the threads that need it. Each refusal is reported in words for a loud
 //! warning: a node without these rights works, but keeps its promises only on an idle host.
@@ -32,8 +32,8 @@ const CAP_IPC_LOCK: u32 = 14;
 pub enum Outcome {
     /// Real-time, in the control group it was in.
     Realtime,
-    /// Real-time, but only after leaving its control group for the root: the service manager no longer
-    /// counts this thread as part of the unit.
+    /// Real-time, but only after leaving its control group for the root: the service manager no
+    /// longer counts this thread as part of the unit.
     RealtimeInRootGroup,
     /// Not real-time. Warn loudly.
     Normal {
@@ -107,8 +107,9 @@ fn root_group_file(mounts: &[MountPoint]) -> Option<PathBuf> {
     first.or_else(|| second().map(|mount| mount.target.join("cgroup.procs")))
 }
 
-/// Has malloc use one arena for all threads instead of one or more per thread, which saves megabytes of
-/// locked memory. Call it before the first thread is made. False if the C library has no such setting.
+/// Has malloc use one arena for all threads instead of one or more per thread, which saves
+/// megabytes of locked memory. Call it before the first thread is made. False if the C library has
+/// no such setting.
 #[must_use]
 pub fn limit_arenas() -> bool {
     #[cfg(target_env = "gnu")]
@@ -119,8 +120,8 @@ pub fn limit_arenas() -> bool {
     set
 }
 
-/// Locks all memory of this process, present and future, so that nothing here ever waits for a disk to
-/// bring a page. Call it when all threads are made small: each stack is locked whole.
+/// Locks all memory of this process, present and future, so that nothing here ever waits for a disk
+/// to bring a page. Make threads with small stacks: each is locked whole.
 ///
 /// Returns the refusal to raise `RLIMIT_MEMLOCK`, if any; with CAP_IPC_LOCK it has no effect.
 ///
@@ -151,8 +152,8 @@ fn has_capability(number: u32) -> bool {
     set.is_some_and(|set| set & (1 << number) != 0)
 }
 
-/// Touches [`PREFAULT_BYTES`] of stack, so that no page of it has to be found later. Call it at the start
-/// of a real-time thread.
+/// Touches [`PREFAULT_BYTES`] of stack, so that no page of it has to be found later. Call it at the
+/// start of a real-time thread.
 #[inline(never)]
 pub fn prefault_stack() {
     let mut stack = [0_u8; PREFAULT_BYTES];
@@ -162,8 +163,8 @@ pub fn prefault_stack() {
     black_box(&stack);
 }
 
-/// Takes this process off the OOM killer's list (`oom_score_adj` -1000). Children inherit it: they call
-/// [`expose_to_oom`] first of all.
+/// Takes this process off the OOM killer's list (`oom_score_adj` -1000). Children inherit it: they
+/// call [`expose_to_oom`] first of all.
 ///
 /// # Errors
 ///
@@ -185,11 +186,11 @@ fn write_oom_adjustment(adjustment: &str) -> Result<(), Failed> {
     fs::write("/proc/self/oom_score_adj", adjustment).naming("set oom_score_adj to", adjustment)
 }
 
-/// Has the kernel kill this process when its parent `expected_parent` ends. Call it first of all: it
-/// looks once whether the parent has already gone, which closes the race.
+/// Has the kernel kill this process when its parent `expected_parent` ends. Call it first of all:
+/// it looks once whether the parent has already gone, which closes the race.
 ///
-/// "Parent" is the *thread* that made this process (PR_SET_PDEATHSIG(2const)): spawn from one that lives
-/// as long as the parent. Lost on exec of a set-user-id program.
+/// "Parent" is the *thread* that made this process (PR_SET_PDEATHSIG(2const)): spawn from one that
+/// lives as long as the parent. Lost on exec of a set-user-id program.
 ///
 /// # Errors
 ///
@@ -331,58 +332,58 @@ mod tests {
         assert_eq!(found(&[second, cpuset, cpu]).unwrap(), "/a/cpu/tasks");
     }
 
+    const PARENT_TEST: &str = "realtime::tests::a_child_dies_with_its_parent";
+    const ROLE: &str = "STANDFAST_SYS_TEST_ROLE";
+
+    /// This test again, as the parent (role: a file) or its child (role: parent number, `@`, file).
+    fn again(role: &str) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", PARENT_TEST, "--nocapture"])
+            .env(ROLE, role);
+        command
+    }
+
     #[test]
     fn a_child_dies_with_its_parent() {
-        const NAME: &str = "realtime::tests::a_child_dies_with_its_parent";
-        const ROLE: &str = "STANDFAST_SYS_TEST_ROLE";
-        let again = |role: &str| {
-            let mut command = Command::new(std::env::current_exe().unwrap());
-            command
-                .args(["--exact", NAME, "--nocapture"])
-                .env(ROLE, role);
-            command
-        };
-        match std::env::var(ROLE).ok() {
-            None => {
-                let directory = tempfile::tempdir().unwrap();
-                let file = directory.path().join("grandchild");
-                let mut parent = again(file.to_str().unwrap())
-                    .stdout(Stdio::null())
-                    .spawn()
-                    .unwrap();
-                let grandchild: i32 = eventually("a protected grandchild", || {
-                    fs::read_to_string(&file)
-                        .ok()?
-                        .strip_suffix('.')?
-                        .parse()
-                        .ok()
-                });
-                let watched = PidFd::open(grandchild).unwrap();
-                assert!(!watched.has_ended().unwrap());
-                parent.kill().unwrap();
-                assert_eq!(parent.wait().unwrap().signal(), Some(libc::SIGKILL));
-                assert!(becomes_readable(&watched));
-            }
-            Some(role) => match role.split_once('@') {
-                // The parent: spawns the grandchild from a thread that lives on.
+        if let Ok(role) = std::env::var(ROLE) {
+            return match role.split_once('@') {
                 None => {
-                    let own = std::process::id();
-                    let status = again(&format!("{own}@{role}")).status().unwrap();
-                    panic!("killed before its child: {status}");
+                    let status = again(&format!("{}@{role}", std::process::id())).status();
+                    panic!("should have been killed before its child: {status:?}");
                 }
-                Some((parent, file)) => {
-                    let parent = parent.parse().unwrap();
-                    assert_eq!(
-                        die_with_parent(1_u32.max(parent) + 1).unwrap_err().errno(),
-                        Some(libc::ESRCH)
-                    );
-                    die_with_parent(parent).unwrap();
-                    fs::write(file, format!("{}.", std::process::id())).unwrap();
-                    loop {
-                        std::thread::park();
-                    }
-                }
-            },
+                Some((parent, file)) => be_the_child(parent.parse().unwrap(), file),
+            };
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("child");
+        let mut parent = again(file.to_str().unwrap())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let child: i32 = eventually("a protected child", || {
+            fs::read_to_string(&file)
+                .ok()?
+                .strip_suffix('.')?
+                .parse()
+                .ok()
+        });
+        let watched = PidFd::open(child).unwrap();
+        assert!(!watched.has_ended().unwrap());
+        parent.kill().unwrap();
+        assert_eq!(parent.wait().unwrap().signal(), Some(libc::SIGKILL));
+        assert!(becomes_readable(&watched));
+    }
+
+    fn be_the_child(parent: u32, file: &str) {
+        assert_eq!(
+            die_with_parent(parent + 1).unwrap_err().errno(),
+            Some(libc::ESRCH)
+        );
+        die_with_parent(parent).unwrap();
+        fs::write(file, format!("{}.", std::process::id())).unwrap();
+        loop {
+            std::thread::park();
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Words of memory that several processes see at the same time: lease deadline, progress, status.
 //!
-//! A file on tmpfs, mapped by all of them. Only whole 64-bit words are read and written, each atomically,
-//! so a process that dies in the middle leaves old or new words, never half of one. Nothing here blocks
-//! after opening. A page is memory: it ends with the boot, as everything in it should.
+//! A file on tmpfs, mapped by all of them. Only whole 64-bit words are read and written, each
+//! atomically, so a process that dies in the middle leaves old or new words, never half of one.
+//! Nothing here blocks after opening. A page is memory: it ends with the boot, as everything in it
+//! should.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -17,8 +18,8 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::error::{Failed, Naming};
 
-/// How often a reader begins again while a record is being written. A writer needs some nanoseconds; one
-/// that was stopped or killed in between must not hold up its readers.
+/// How often a reader begins again while a record is being written. A writer needs some
+/// nanoseconds; one that was stopped or killed in between must not hold up its readers.
 const READ_ATTEMPTS: u32 = 100;
 
 const WORD_BYTES: usize = size_of::<u64>();
@@ -36,35 +37,38 @@ pub struct SharedView {
 }
 
 impl SharedPage {
-    /// Makes a new page of `words` zeros at `path`, mode 0600, in place of what was there. Who has the old
-    /// one open keeps it: the new one is another page.
+    /// Makes a new page of `words` zeros at `path`, mode 0600, whole at once and in place of what
+    /// was there. Who has the old one open keeps it: the new one is another page.
     ///
     /// # Errors
     ///
-    /// The directory cannot be written, or the file system is full (it is filled here, so that no later
-    /// access can fail). `EINVAL` for no words at all.
+    /// The directory cannot be written, or the file system is full (it is filled here, so that no
+    /// later access can fail). `EINVAL` for no words at all.
     pub fn create(path: &Path, words: usize) -> Result<SharedPage, Failed> {
         let made = || -> io::Result<Mapping> {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            let mut beside = path.as_os_str().to_owned();
+            beside.push(format!(".{}", std::process::id()));
+            // Left by a process of this number that died in here.
+            let _ = fs::remove_file(&beside);
             let mut options = OpenOptions::new();
             let file = options
                 .read(true)
                 .write(true)
                 .create_new(true)
                 .mode(0o600)
-                .open(path)?;
+                .open(&beside)?;
             let bytes = i64::try_from(words * WORD_BYTES).map_err(io::Error::other)?;
             fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
-            Mapping::new(&file, words, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)
+            let mapping = Mapping::new(&file, words, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
+            fs::rename(&beside, path)?;
+            Ok(mapping)
         };
         let mapping = made().naming("create shared page", path.display())?;
         Ok(SharedPage { mapping })
     }
 
-    /// Opens the page of exactly `words` words that another process made. Does not follow a symbolic link.
+    /// Opens the page of exactly `words` words that another process made. Does not follow a
+    /// symbolic link.
     ///
     /// # Errors
     ///
@@ -75,14 +79,15 @@ impl SharedPage {
         Ok(SharedPage { mapping })
     }
 
-    /// All words. A single one is loaded and stored as it is; several that belong together are a record.
+    /// All words. A single one is loaded and stored as it is; several that belong together are a
+    /// record.
     #[must_use]
     pub fn words(&self) -> &[AtomicU64] {
         self.mapping.words()
     }
 
-    /// Writes a record at `offset`: one word of sequence number, then `record`. Only one process and
-    /// thread writes a given record; one that takes over from a dead writer just writes.
+    /// Writes a record at `offset`: one word of sequence number, then `record`. Only one process
+    /// and thread writes a given record; one that takes over from a dead writer just writes.
     ///
     /// # Panics
     ///
@@ -128,8 +133,8 @@ impl SharedView {
             .map(|word| word.load(Ordering::Acquire))
     }
 
-    /// Reads the record at `offset` as one write left it. `None` if it is being written all the time, or
-    /// if its writer stopped in the middle: keep the last value and try again later.
+    /// Reads the record at `offset` as one write left it. `None` if it is being written all the
+    /// time, or if its writer stopped in the middle: keep the last value and try again later.
     ///
     /// # Panics
     ///
@@ -198,8 +203,9 @@ impl Mapping {
     }
 
     fn words(&self) -> &[AtomicU64] {
-        // SAFETY: start is page-aligned and mapped for this many words until drop; any bits are valid, and
-        // only SharedPage, whose mapping is writable, lets anybody store through the reference.
+        // SAFETY: start is page-aligned and mapped for this many words until drop; any bits are
+        // valid, and only SharedPage, whose mapping is writable, lets anybody store through the
+        // reference.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.words) }
     }
 }

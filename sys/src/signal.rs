@@ -1,8 +1,8 @@
 //! Signals as something to read in a loop, instead of code that runs at any moment (signalfd(2)).
 //!
-//! Made in the first thread before any other: threads inherit what is blocked, and a signal that one
-//! thread does not block would still be delivered there. Programs inherit it too, and one that was
-//! started with `SIGTERM` blocked cannot be terminated: start them with
+//! Made in the first thread before any other: threads inherit what is blocked, and a signal that
+//! one thread does not block would still be delivered there. Programs inherit it too, and one that
+//! was started with `SIGTERM` blocked cannot be terminated: start them with
 //! [`prepare_child`](crate::process::prepare_child).
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -26,8 +26,8 @@ pub const DAEMON_SIGNALS: [Signal; 4] = [
 pub struct Arrived {
     /// Which.
     pub signal: Signal,
-    /// The process that sent it or, for `SIGCHLD`, that ended. Several of one kind that wait together are
-    /// delivered as one: on `SIGCHLD` look at all children.
+    /// The process that sent it or, for `SIGCHLD`, that ended. Several of one kind that wait
+    /// together are delivered as one: on `SIGCHLD` look at all children.
     pub pid: u32,
 }
 
@@ -38,8 +38,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Blocks `signals` in the calling thread and all that it makes from now on, and collects them here.
-    /// They stay blocked when this is dropped.
+    /// Blocks `signals` in the calling thread and all that it makes from now on, and collects them
+    /// here. They stay blocked when this is dropped.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! Local connections that keep messages apart and name the process at the other end (unix(7)).
 //!
-//! `SOCK_SEQPACKET`: one send is one receive, in order, and the end of a connection is seen. std has only
-//! streams and datagrams. Nothing here blocks; a message is received whole or not at all.
+//! `SOCK_SEQPACKET`: one send is one receive, in order, and the end of a connection is seen. std
+//! has only streams and datagrams. Nothing here blocks; a message is received whole or not at all.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -57,8 +57,8 @@ impl SeqListener {
     ///
     /// # Errors
     ///
-    /// `EADDRINUSE` if a living process listens there; the path is too long (107 bytes, less some for a
-    /// name beside it) or its directory cannot be written.
+    /// `EADDRINUSE` if a living process listens there; the path is too long (107 bytes, less some
+    /// for a name beside it) or its directory cannot be written.
     pub fn bind(path: &Path, mode: u32) -> Result<SeqListener, Failed> {
         let listening = || -> io::Result<OwnedFd> {
             match connected(path) {
@@ -146,13 +146,14 @@ impl SeqSocket {
         })
     }
 
-    /// Sends one message. `Ok(false)` if the other end reads too slowly: nothing was sent, wait until the
-    /// descriptor is writable.
+    /// Sends one message. `Ok(false)` if the other end reads too slowly: nothing was sent, wait
+    /// until the descriptor is writable.
     ///
     /// # Errors
     ///
-    /// `EPIPE` or `ECONNRESET` if the other end is gone, `EMSGSIZE` for a message above the socket's send
-    /// buffer (some 200 kB), `EINVAL` for an empty one, which would look like the end.
+    /// `EPIPE` or `ECONNRESET` if the other end is gone, `EMSGSIZE` for a message above the
+    /// socket's send buffer (some 200 kB), `EINVAL` for an empty one, which would look like the
+    /// end.
     pub fn send(&self, message: &[u8]) -> Result<bool, Failed> {
         if message.is_empty() {
             return Err(Failed::new("send", "an empty message", Errno::EINVAL));
@@ -174,8 +175,8 @@ impl SeqSocket {
     ///
     /// # Errors
     ///
-    /// `EMSGSIZE` for a message longer than the buffer: it is gone, only its beginning is in the buffer.
-    /// `ECONNRESET` if the other end died with messages unread.
+    /// `EMSGSIZE` for a message longer than the buffer: it is gone, only its beginning is in the
+    /// buffer. `ECONNRESET` if the other end died with messages unread.
     pub fn recv(&self, buffer: &mut [u8]) -> Result<Received, Failed> {
         loop {
             match nix::sys::socket::recv(self.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC) {

@@ -1,7 +1,7 @@
 //! What several tests need: waiting for the real event, private namespaces, loop disks.
 //!
-//! The tests use the real kernel and run as root. Everything they make is private to the test and goes
-//! away with its guard, also when the test panics.
+//! The tests use the real kernel and run as root. Everything they make is private to the test and
+//! goes away with its guard, also when the test panics.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -12,6 +12,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::mount::MsFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 
@@ -78,6 +79,15 @@ pub(crate) fn in_namespaces(flags: CloneFlags, test: impl FnOnce() + Send + 'sta
 pub(crate) fn in_network(test: impl FnOnce() + Send + 'static) {
     in_namespaces(CloneFlags::CLONE_NEWNET, || {
         run("ip link set lo up");
+        test();
+    });
+}
+
+/// A mount namespace from which no mount reaches the host.
+pub(crate) fn in_mounts(test: impl FnOnce() + Send + 'static) {
+    in_namespaces(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS, || {
+        let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+        nix::mount::mount(none, "/", none, private, none).expect("private mounts");
         test();
     });
 }
@@ -167,8 +177,9 @@ impl Drop for LoopDisk {
     }
 }
 
-/// Whether this is a child process made to run the body of the test `name` (its path below the crate).
-/// In the test process: runs such a child, as `user` if given, requires its success and says false.
+/// Whether this is a child process made to run the body of the test `name` (its path below the
+/// crate). In the test process: runs such a child, as `user` if given, requires its success and
+/// says false.
 ///
 /// For what would change the whole test process: locked memory, limits, its parent.
 pub(crate) fn in_child(name: &str, user: Option<u32>) -> bool {

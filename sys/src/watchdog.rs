@@ -1,7 +1,8 @@
 //! The hardware watchdog: a timer that resets the machine unless it is petted in time.
 //!
 //! Owned by the guard's thread. Opening arms it at once. Dropping the owner without
-//! [`disarm`](Watchdog::disarm) leaves it armed, as it should be when a guard dies: the machine is reset.
+//! [`disarm`](Watchdog::disarm) leaves it armed, as it should be when a guard dies: the machine is
+//! reset.
 //!
 //! Calls of linux/watchdog.h (Documentation/watchdog/watchdog-api.rst): `WDIOC_GETSUPPORT`,
 //! `WDIOC_SETTIMEOUT`, `WDIOC_GETTIMEOUT`, `WDIOC_GETTIMELEFT`, `WDIOC_GETBOOTSTATUS`,
@@ -53,7 +54,8 @@ pub struct Support {
     pub identity: String,
     /// Its timeout can be chosen (`WDIOF_SETTIMEOUT`).
     pub sets_timeout: bool,
-    /// It can be disarmed (`WDIOF_MAGICCLOSE`); a kernel with `nowayout` does not do it all the same.
+    /// It can be disarmed (`WDIOF_MAGICCLOSE`); a kernel with `nowayout` does not do it all the
+    /// same.
     pub can_disarm: bool,
     /// It is only a stand-in and resets nothing.
     pub stand_in: bool,
@@ -81,8 +83,8 @@ impl Watchdog {
     ///
     /// # Errors
     ///
-    /// `EBUSY` if somebody else has it (systemd's `RuntimeWatchdogSec`, sbd), `ENOENT`, and `ENOTTY` for
-    /// what is not a character device.
+    /// `EBUSY` if somebody else has it (systemd's `RuntimeWatchdogSec`, sbd), `ENOENT`, and
+    /// `ENOTTY` for what is not a character device.
     pub fn open(path: &Path) -> Result<Watchdog, Failed> {
         // Looked at first: to open a wrong path could do something else.
         let metadata = path.metadata().naming("find watchdog", path.display())?;
@@ -102,8 +104,8 @@ impl Watchdog {
         })
     }
 
-    /// Opens a regular file (made if it is missing) or a named pipe that only records the pets, for a host
-    /// without a watchdog. It protects nothing.
+    /// Opens a regular file (made if it is missing) or a named pipe that only records the pets, for
+    /// a host without a watchdog. It protects nothing.
     ///
     /// # Errors
     ///
@@ -167,8 +169,8 @@ impl Watchdog {
         })
     }
 
-    /// Asks for a timeout and returns the one in force, read back: hardware rounds, and only that number
-    /// counts. Also pets. A stand-in agrees to everything.
+    /// Asks for a timeout and returns the one in force, read back: hardware rounds, and only that
+    /// number counts. Also pets. A stand-in agrees to everything.
     ///
     /// # Errors
     ///
@@ -193,8 +195,8 @@ impl Watchdog {
         })
     }
 
-    /// Starts the timeout anew. Never blocks on a stand-in; drivers need microseconds, those behind a
-    /// management processor (IPMI) milliseconds.
+    /// Starts the timeout anew. Never blocks on a stand-in; drivers need microseconds, those behind
+    /// a management processor (IPMI) milliseconds.
     ///
     /// # Errors
     ///
@@ -241,8 +243,8 @@ impl Watchdog {
         Ok(flags.cast_unsigned() & WDIOF_CARDRESET != 0)
     }
 
-    /// Ends it cleanly: asks the driver to stop, writes `V`, closes. Where neither is supported, or with
-    /// `nowayout`, the timer goes on and the machine will be reset.
+    /// Ends it cleanly: asks the driver to stop, writes `V`, closes. Where neither is supported, or
+    /// with `nowayout`, the timer goes on and the machine will be reset.
     ///
     /// # Errors
     ///
