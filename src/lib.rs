@@ -1,4 +1,6 @@
 //! Standfast keeps services running on 2 to 64 Linux servers, and never on two at once.
 #![forbid(unsafe_code)]
 
+pub mod config;
+pub mod model;
 pub mod time;
