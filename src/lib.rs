@@ -3,4 +3,5 @@
 
 pub mod config;
 pub mod model;
+pub mod register;
 pub mod time;
