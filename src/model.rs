@@ -76,7 +76,7 @@ impl fmt::Display for NodeId {
 
 /// A set of nodes, one bit each: bit `id - 1`.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct NodeSet(pub u64);
+pub struct NodeSet(#[serde(with = "postcard::fixint::le")] pub u64);
 
 impl NodeSet {
     /// Nobody.

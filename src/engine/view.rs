@@ -38,6 +38,7 @@ pub struct Eviction {
     /// Who was evicted.
     pub node: NodeId,
     /// Epoch of the view without it.
+    #[serde(with = "postcard::fixint::le")]
     pub epoch: u64,
     /// Who wrote that view.
     pub by: NodeId,
@@ -86,14 +87,17 @@ pub enum Cause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskRecord {
     /// Who may run it.
+    #[serde(with = "maybe_node")]
     pub owner: Option<NodeId>,
     /// Who is to run it as soon as the owner has released it.
+    #[serde(with = "maybe_node")]
     pub heir: Option<NodeId>,
     /// Rises with every change of owner or heir.
     pub epoch: u32,
     /// Is it to run at all?
     pub wanted: bool,
     /// Who must be out before the owner may start it: it may still be running there.
+    #[serde(with = "maybe_node")]
     pub after: Option<NodeId>,
     /// `after` is out already (rebooted), so nobody has to wait.
     pub after_is_out: bool,
@@ -102,7 +106,26 @@ pub struct TaskRecord {
     /// Why the last change was made.
     pub cause: Cause,
     /// Who made it.
+    #[serde(with = "maybe_node")]
     pub by: Option<NodeId>,
+}
+
+/// `None` as 0, so that a view's size does not depend on who owns what.
+mod maybe_node {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use crate::model::NodeId;
+
+    pub(super) fn serialize<S: Serializer>(node: &Option<NodeId>, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_u8(node.map_or(0, NodeId::number))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<NodeId>, D::Error> {
+        match u8::deserialize(d)? {
+            0 => Ok(None),
+            id => NodeId::try_from(id).map(Some).map_err(D::Error::custom),
+        }
+    }
 }
 
 /// The agreed state of the cluster.
