@@ -1,7 +1,7 @@
 //! Keyed tags: who wrote these bytes, and for what.
 //!
-//! Everything that reaches a wire or a shared disk ends in a tag, the first 16 bytes of keyed BLAKE3.
-//! Keys are derived, never stored or sent:
+//! Everything that reaches a wire or a shared disk ends in a tag, the first 16 bytes of a keyed
+//! BLAKE3 hash. Keys are derived, never stored or sent:
 //!
 //! ```text
 //! cluster secret (32) + cluster id (16)
@@ -12,8 +12,8 @@
 //! So a tag of one purpose, node or life of a node is worth nothing as any other. Whoever knows the
 //! secret can speak as every member: tags keep outsiders out, not traitors.
 //!
-//! The author's key is derived anew for each tag. That is one more compression beside the eight of a
-//! frame, about a ninth, and it buys a keyring that has no state: every thread reads the same one
+//! The author's key is derived anew for each tag. That is one more compression beside the eight of
+//! a frame, about a ninth, and it buys a keyring that has no state: every thread reads the same one
 //! without a lock, and no stream of forged incarnations can push a good key out of a cache.
 
 use std::fmt;

@@ -190,7 +190,8 @@ fn any_task() -> impl Strategy<Value = TaskReport> {
 
 prop_compose! {
     fn any_frame()(
-        (sender, link, boot, start) in (1..=64u8, any::<u8>(), uniform16(any::<u8>()), any::<u32>()),
+        (sender, link) in (1..=64u8, any::<u8>()),
+        (boot, start) in (uniform16(any::<u8>()), any::<u32>()),
         (flags, fitness, sequence, epoch) in any::<(u16, u8, u64, u64)>(),
         (config_hash, config_revision) in (uniform8(any::<u8>()), any::<u32>()),
         heard in [uniform32(any::<u32>()), uniform32(any::<u32>())],
