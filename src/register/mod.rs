@@ -1,7 +1,9 @@
 //! The register: one small record that all nodes agree on, changed by compare-and-swap only.
 
 mod api;
+mod own;
 mod paxos;
+mod scan;
 mod value;
 
 pub use api::{BlockSeen, Event, News, Order, Refused, Trouble};
