@@ -18,9 +18,9 @@
 //! is reported as ended; a read shows each block as it was at some moment between its beginning
 //! and its end.
 //!
-//! 1. *A ballot b is chosen* when its value is on the disk and no other block had a higher `mbal` at
-//!    a moment after that. A higher ballot writes `mbal` before its phase-1 read begins, so this
-//!    read begins after b's value landed, and finds it or one of a still higher ballot.
+//! 1. *A ballot b is chosen* when its value is on the disk and each other block has, at some moment
+//!    after that, no higher `mbal`. A higher ballot writes `mbal` before its phase-1 read begins, so
+//!    this read begins after b's value landed, and finds it or one of a still higher ballot.
 //! 2. So each value accepted in a ballot above b *descends* from b's: by induction it is a successor or
 //!    a copy of a value that is b's or descends from it. Chosen values form one chain; epochs rise
 //!    by one along it, so an epoch has one decided value.

@@ -91,11 +91,14 @@ impl Own {
         });
     }
 
-    /// Takes back an order that nobody has polled yet.
-    pub(super) fn withdraw(&mut self) {
+    /// Takes back an order that nobody has polled yet; false if there is none.
+    pub(super) fn withdraw(&mut self) -> bool {
         match self.writing {
-            Writing::Ordered(_) => self.writing = Writing::Idle,
-            Writing::Idle | Writing::UnderWay(_) | Writing::Unclear(..) => {}
+            Writing::Ordered(_) => {
+                self.writing = Writing::Idle;
+                true
+            }
+            Writing::Idle | Writing::UnderWay(_) | Writing::Unclear(..) => false,
         }
     }
 

@@ -426,7 +426,7 @@ impl Register {
         let Some(proposal) = self.proposal.take_if(|proposal| !open(proposal)) else {
             return;
         };
-        self.drop_ballot();
+        self.let_ballot_go();
         self.outbox.outcome = Some(if proposal.new.id() == known {
             News::Won {
                 value: proposal.new,
@@ -447,12 +447,17 @@ impl Register {
                 unclear: proposal.tried,
             });
         }
-        self.drop_ballot();
+        self.let_ballot_go();
     }
 
-    fn drop_ballot(&mut self) {
-        self.own.withdraw();
-        self.phase = Phase::Idle;
+    /// The proposal needs its ballot no more. What stands on the disk of it is carried to its end
+    /// all the same, with the value found there: left alone, it would keep others from learning.
+    fn let_ballot_go(&mut self) {
+        match self.phase {
+            Phase::Waiting(_) => self.phase = Phase::Idle,
+            Phase::Writing(_, Stage::Promise) if self.own.withdraw() => self.phase = Phase::Idle,
+            Phase::Idle | Phase::Writing(..) | Phase::Reading(..) => {}
+        }
     }
 
     fn halt(&mut self, trouble: Trouble) {
@@ -460,6 +465,8 @@ impl Register {
         self.newer = None;
         self.outbox.proof = None;
         self.give_up();
+        self.own.withdraw();
+        self.phase = Phase::Idle;
     }
 
     /// The own block is on the disk: time to read.

@@ -157,7 +157,9 @@ impl World {
             self.now = at;
             taken += 1;
             assert!(taken < STEPS_MAX, "it spins");
-            let done = |node: &Node| node.content && node.last_proof > FAULTS_END;
+            let newest = self.chain.newest();
+            let done =
+                |node: &Node| node.content && node.epoch == newest && node.last_proof > FAULTS_END;
             if at > END || (at > 2 * FAULTS_END && self.nodes.iter().all(done)) {
                 break;
             }
@@ -172,6 +174,11 @@ impl World {
             assert!(
                 node.content,
                 "node {index} never won after the faults, and knows {known:?}"
+            );
+            assert_eq!(
+                node.epoch,
+                self.chain.newest(),
+                "node {index} does not know the newest"
             );
             assert!(node.last_proof > FAULTS_END, "node {index} has no proof");
         }
