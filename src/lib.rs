@@ -5,4 +5,5 @@ pub mod config;
 pub mod frame;
 pub mod model;
 pub mod register;
+pub mod storage;
 pub mod time;
