@@ -1,8 +1,8 @@
 //! The disk area: where on a shared disk the headers, heartbeats and register blocks lie.
 //!
 //! Everything is fixed when `standfast disk format` writes it; nothing is allocated later. All
-//! slots are 4 KiB, little-endian, with what matters in their first 512 bytes, the smallest unit that a
-//! disk writes as a whole:
+//! slots are 4 KiB, little-endian, with what matters in their first 512 bytes, the smallest unit
+//! that a disk writes as a whole:
 //!
 //! ```text
 //! offset                       bytes        what
