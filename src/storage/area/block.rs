@@ -230,7 +230,7 @@ pub fn decode_block(
     let Some(slot) = slot.first_chunk::<SLOT_LEN>() else {
         return Err(SlotError::TooShort { len: slot.len() });
     };
-    if slot.iter().all(|byte| *byte == 0) {
+    if *slot == [0; SLOT_LEN] {
         return Ok(StoredBlock::default());
     }
     let writer = intact(area, (node, side), slot, keyring)?;
