@@ -1,4 +1,11 @@
 //! Standfast keeps services running on 2 to 64 Linux servers, and never on two at once.
 #![forbid(unsafe_code)]
 
+pub mod config;
+pub mod engine;
+pub mod frame;
+pub mod model;
+pub mod node;
+pub mod register;
+pub mod storage;
 pub mod time;

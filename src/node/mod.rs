@@ -1,0 +1,4 @@
+//! One node's processes: guard, core and runner, and what they share.
+
+pub mod messages;
+pub mod page;

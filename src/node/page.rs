@@ -1,0 +1,85 @@
+//! The shared page: a file on tmpfs in the run directory, mapped by guard, core and runner.
+//!
+//! One writer per word, all words native 64-bit atomics. The guard acts on it without asking anybody;
+//! `status` reads it when every process is stuck.
+//!
+//! | word | writer | content |
+//! |---|---|---|
+//! | 0 | guard | magic and version |
+//! | 1, 2 | guard | boot id of this node's life, low and high half |
+//! | 3 | guard | starts of the daemon within this boot |
+//! | 4 | core | lease deadline, ns of boot time; 0 = none |
+//! | 5 | core | tasks granted to this node, bit by task index |
+//! | 6 | core | turns of the engine (progress) |
+//! | 7 | core | boot time of the last turn, ns |
+//! | 8 | core | highest sequence number that may have been sent |
+//! | 9 | core | epoch of the view it knows |
+//! | 10 | core | process id; 0 while there is none |
+//! | 11 | guard | boot time of the guard's last turn, ns |
+//! | 12 | guard | process id |
+//! | 13 | guard | count of revocations (lease ran out with something granted) |
+//! | 14 | guard | tasks of the last revocation, bit by task index |
+//! | 15 | guard | addresses held now, count |
+//! | 16 | guard | boot time of the last pet of the watchdog, ns; 0 = never |
+//! | 17 | guard | 1: the core is to leave the cluster and end |
+//! | 18 | runner | process id; 0 while there is none |
+//! | 19 | runner | boot time of its last turn, ns |
+//! | 20 | core | 1: the node has left, the guard may end |
+//! | 21 | core | restarts of the core seen by the core itself |
+//! | 64..128 | core | state of each task here, as `TaskState`, and its epoch << 8 |
+
+/// Words of the page.
+pub const PAGE_WORDS: usize = 512;
+
+/// First word of a page this program understands: "STNDPAG" and a version.
+pub const PAGE_MAGIC: u64 = u64::from_le_bytes(*b"STNDPAG\x01");
+
+/// Position of each word; see the table above.
+pub mod word {
+    /// Magic and version.
+    pub const MAGIC: usize = 0;
+    /// Low half of the boot id.
+    pub const BOOT_LOW: usize = 1;
+    /// High half of the boot id.
+    pub const BOOT_HIGH: usize = 2;
+    /// Starts of the daemon within this boot.
+    pub const START: usize = 3;
+    /// Lease deadline.
+    pub const LEASE_DEADLINE: usize = 4;
+    /// Granted tasks.
+    pub const GRANTED: usize = 5;
+    /// Turns of the engine.
+    pub const CORE_TURNS: usize = 6;
+    /// Last turn of the engine.
+    pub const CORE_TURN_AT: usize = 7;
+    /// Highest sequence number.
+    pub const SEQUENCE: usize = 8;
+    /// Epoch of the known view.
+    pub const EPOCH: usize = 9;
+    /// The core's process id.
+    pub const CORE_PID: usize = 10;
+    /// Last turn of the guard.
+    pub const GUARD_TURN_AT: usize = 11;
+    /// The guard's process id.
+    pub const GUARD_PID: usize = 12;
+    /// Count of revocations.
+    pub const REVOCATIONS: usize = 13;
+    /// Tasks of the last revocation.
+    pub const REVOKED: usize = 14;
+    /// Addresses held.
+    pub const ADDRESSES: usize = 15;
+    /// Last pet of the watchdog.
+    pub const PET_AT: usize = 16;
+    /// Leave asked for.
+    pub const LEAVE: usize = 17;
+    /// The runner's process id.
+    pub const RUNNER_PID: usize = 18;
+    /// Last turn of the runner.
+    pub const RUNNER_TURN_AT: usize = 19;
+    /// The node has left.
+    pub const LEFT: usize = 20;
+    /// Starts of the core.
+    pub const CORE_STARTS: usize = 21;
+    /// First of the tasks' states.
+    pub const TASK_STATES: usize = 64;
+}
