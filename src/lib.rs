@@ -4,6 +4,7 @@
 pub mod config;
 pub mod engine;
 pub mod frame;
+pub mod link;
 pub mod model;
 pub mod node;
 pub mod register;
