@@ -1,13 +1,18 @@
 //! What several tests need: waiting for the real event, private namespaces, loop disks.
 //!
-//! The tests use the real kernel and run as root. Everything they make is private to the test and goes
-//! away with its guard, also when the test panics.
+//! The tests use the real kernel and run as root. Everything they make is private to the test and
+//! goes away with its guard, also when the test panics.
 
+use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::mount::MsFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 
@@ -78,6 +83,15 @@ pub(crate) fn in_network(test: impl FnOnce() + Send + 'static) {
     });
 }
 
+/// A mount namespace from which no mount reaches the host.
+pub(crate) fn in_mounts(test: impl FnOnce() + Send + 'static) {
+    in_namespaces(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS, || {
+        let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+        nix::mount::mount(none, "/", none, private, none).expect("private mounts");
+        test();
+    });
+}
+
 /// Makes a pair of connected Ethernet interfaces, both up, and waits for their carrier.
 pub(crate) fn make_cable(left: &str, right: &str) {
     run(&format!("ip link add {left} type veth peer name {right}"));
@@ -110,4 +124,82 @@ pub(crate) fn mac_of(name: &str) -> [u8; 6] {
         *byte = u8::from_str_radix(digits, 16).expect("a hardware address");
     }
     mac
+}
+
+/// A loop device over a sparse file, with direct I/O; detached when dropped.
+pub(crate) struct LoopDisk {
+    device: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl LoopDisk {
+    /// A device of `bytes` zeros with logical sectors of `sector` bytes.
+    pub(crate) fn new(bytes: u64, sector: u32) -> LoopDisk {
+        let directory = tempfile::tempdir().expect("a directory");
+        let image = directory.path().join("image");
+        File::create(&image)
+            .and_then(|file| file.set_len(bytes))
+            .expect("an image");
+        let device = run(&format!(
+            "losetup --find --show --direct-io=on --sector-size {sector} {}",
+            image.display()
+        ));
+        LoopDisk {
+            device: device.into(),
+            _directory: directory,
+        }
+    }
+
+    /// The device file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.device
+    }
+
+    /// Major and minor number.
+    pub(crate) fn number(&self) -> (u32, u32) {
+        let number = self.device.metadata().expect("the device").rdev();
+        (libc::major(number), libc::minor(number))
+    }
+}
+
+impl Drop for LoopDisk {
+    fn drop(&mut self) {
+        let detached = Command::new("losetup")
+            .arg("--detach")
+            .arg(&self.device)
+            .status();
+        if !thread::panicking() {
+            assert!(
+                detached.is_ok_and(|status| status.success()),
+                "losetup --detach"
+            );
+        }
+    }
+}
+
+/// Whether this is a child process made to run the body of the test `name` (its path below the
+/// crate). In the test process: runs such a child, as `user` if given, requires its success and
+/// says false.
+///
+/// For what would change the whole test process: locked memory, limits, its parent.
+pub(crate) fn in_child(name: &str, user: Option<u32>) -> bool {
+    const MARK: &str = "STANDFAST_SYS_TEST_CHILD";
+    if std::env::var(MARK).is_ok_and(|child| child == name) {
+        return true;
+    }
+    let mut command = Command::new(std::env::current_exe().expect("the test's own path"));
+    command
+        .args(["--exact", name, "--nocapture"])
+        .env(MARK, name);
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    let output = command.output().expect("a child");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{name}: {text}{errors}"
+    );
+    false
 }
