@@ -1,8 +1,8 @@
 //! Sectors of a shared disk, past every cache of this host (open(2), O_DIRECT).
 //!
-//! For a thread that owns nothing else: a read or write of a hung disk does not return, and nothing can
-//! call it back. A write that returned is on the medium or in the array's protected cache (`O_DSYNC`);
-//! one that failed may still arrive later, whatever was done since.
+//! For a thread that owns nothing else: a read or write of a hung disk does not return, and nothing
+//! can call it back. A write that returned is on the medium or in the array's protected cache
+//! (`O_DSYNC`); one that failed may still arrive later, whatever was done since.
 
 mod sectors;
 #[cfg(test)]
@@ -127,8 +127,8 @@ impl DirectDisk {
         &self.path
     }
 
-    /// Fills `blocks`, all or part of a [`Sectors`], from byte `offset`. Blocks the thread for as long as
-    /// the disk takes.
+    /// Fills `blocks`, all or part of a [`Sectors`], from byte `offset`. Blocks the thread for as
+    /// long as the disk takes.
     ///
     /// # Errors
     ///
@@ -142,9 +142,9 @@ impl DirectDisk {
         self.whole(offset, blocks.len(), done)
     }
 
-    /// Writes `blocks`, all or part of a [`Sectors`], at byte `offset`, and returns when it is durable.
-    /// Blocks the thread for as long as the disk takes. After an error the old or the new content, or
-    /// parts of both, may be on the disk, now or later.
+    /// Writes `blocks`, all or part of a [`Sectors`], at byte `offset`, and returns when it is
+    /// durable. Blocks the thread for as long as the disk takes. After an error the old or the new
+    /// content, or parts of both, may be on the disk, now or later.
     ///
     /// # Errors
     ///
