@@ -2,4 +2,6 @@
 
 pub mod guard;
 pub mod messages;
+pub mod options;
 pub mod page;
+pub mod paths;
