@@ -6,5 +6,6 @@ pub mod engine;
 pub mod frame;
 pub mod model;
 pub mod node;
+pub mod object;
 pub mod register;
 pub mod time;
