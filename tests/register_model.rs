@@ -1,8 +1,8 @@
 //! Registers of 2 to 4 nodes on one simulated disk, one seed per run, no threads.
 //!
 //! A run has a phase of faults (crashes with the write landing or not, errors of unknown outcome,
-//! torn copies, unreadable blocks, hung I/O, duels) and a phase without, in which everybody must win
-//! once. The checks stand in `chain.rs`, the disk in `disk.rs`; both know nothing of the
+//! torn copies, unreadable blocks, hung I/O, duels) and a phase without, in which everybody must
+//! win once. The checks stand in `chain.rs`, the disk in `disk.rs`; both know nothing of the
 //! implementation but what stands on the disk and what it reports.
 //!
 //! ```text
@@ -12,6 +12,8 @@
 
 #[path = "register_model/chain.rs"]
 mod chain;
+#[path = "register_model/counts.rs"]
+mod counts;
 #[path = "register_model/disk.rs"]
 mod disk;
 #[path = "register_model/world.rs"]
@@ -29,7 +31,7 @@ fn decided_values_form_one_chain_whatever_happens() {
     let seeds =
         number("REGISTER_SEEDS").unwrap_or(if cfg!(debug_assertions) { 500 } else { 20_000 });
     let seeds = number("REGISTER_SEED").map_or(0..seeds, |seed| seed..seed + 1);
-    let mut total = world::Counts::default();
+    let mut total = counts::Counts::default();
     for seed in seeds.clone() {
         let run = std::panic::catch_unwind(|| World::new(seed).run());
         match run {

@@ -114,8 +114,9 @@ struct Outbox {
 }
 
 impl Register {
-    /// A register that knows nothing yet. `nodes` are those whose blocks must be on the disk, `seed`
-    /// feeds the jitter, `backoff` is about the time of one undisturbed ballot (two writes, two reads).
+    /// A register that knows nothing yet. `nodes` are those whose blocks must be on the disk,
+    /// `seed` feeds the jitter, `backoff` is about the time of one undisturbed ballot (two writes,
+    /// two reads).
     #[must_use]
     pub fn new(me: NodeId, nodes: NodeSet, seed: u64, backoff: Span) -> Register {
         let mut register = Register {

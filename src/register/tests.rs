@@ -482,6 +482,66 @@ fn a_proof_is_dated_by_the_beginning_and_ends_with_a_newer_value() {
 }
 
 #[test]
+fn news_not_polled_give_way_to_newer_ones() {
+    let mut table = Table::recovered();
+    table.read();
+    table.read();
+    let begun = table.now - Span(10);
+    assert_eq!(table.drain(), [News::Proof { begun, epoch: 0 }]);
+    table.read();
+    table.blocks[1] = block(2, ballot(2, 2), ballot(2, 2), value(1, 44));
+    table.read();
+    let first = table.now;
+    table.read();
+    let proof = News::Proof {
+        begun: first + Span(10),
+        epoch: 1,
+    };
+    assert_eq!(
+        table.drain(),
+        [News::Learned(value(1, 44)), proof],
+        "none of the older value"
+    );
+}
+
+#[test]
+fn a_ballot_on_the_disk_is_ended_though_its_proposal_is_answered() {
+    let mut table = Table::recovered();
+    table.propose(&Value::default(), &value(1, 11));
+    let other = ballot(3, 2);
+    table.blocks[1] = block(2, other, other, value(1, 22));
+    table.read();
+    let (begun, blocks) = (table.step(), table.blocks.clone());
+    assert!(
+        table.write().mbal < other,
+        "ordered before the other one was seen"
+    );
+    table.register.handle(
+        table.now,
+        Event::ReadDone {
+            begun,
+            ended: table.now,
+            blocks: &blocks,
+        },
+    );
+    let lost = News::Lost {
+        current: value(1, 22),
+        unclear: false,
+    };
+    assert_eq!(table.drain()[..2], [News::Learned(value(1, 22)), lost]);
+    table.read();
+    assert!(table.orders().is_empty(), "outbid: nothing is left to do");
+
+    table.propose(&value(1, 22), &value(2, 12));
+    table.write();
+    table.now = FAR;
+    table.register.handle(FAR, Event::Tick);
+    assert!(table.drain().contains(&News::GaveUp { unclear: false }));
+    table.read();
+    assert_eq!(table.write().value, value(1, 22), "not what was given up");
+}
+
+#[test]
 fn proposals_are_refused_answered_at_once_or_given_up() {
     let mut table = Table::recovered();
     let (now, old) = (table.now, Value::default());

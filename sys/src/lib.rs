@@ -6,13 +6,21 @@
 //!
 //! Calls that can stop a real-time thread (file systems, disks) say so in their comment.
 
+pub mod cgroup;
 pub mod clock;
 pub mod disk;
 mod error;
 pub mod mount;
 pub mod netlink;
 pub mod packet;
+pub mod process;
+pub mod realtime;
+pub mod sharedpage;
+pub mod signal;
+pub mod socket;
+pub mod spawn;
 #[cfg(test)]
 mod testing;
+pub mod watchdog;
 
 pub use error::Failed;

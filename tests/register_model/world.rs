@@ -2,13 +2,13 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::ops::AddAssign;
 
 use standfast::model::{NodeId, NodeSet};
 use standfast::register::{Block, BlockSeen, Event, News, Order, Register, Value};
 use standfast::time::{Instant, Span};
 
 use crate::chain::{Chain, Id};
+use crate::counts::Counts;
 use crate::disk::Disk;
 
 /// An undisturbed I/O takes up to this.
@@ -18,22 +18,6 @@ const HEARTBEAT: u64 = 1_000;
 const FAULTS_END: u64 = 30_000;
 const END: u64 = 400_000;
 const STEPS_MAX: u64 = 200_000;
-
-/// What a run did; added up to see that everything happens at all.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
-    won: u64,
-    lost: u64,
-    lost_unclear: u64,
-    gave_up: u64,
-    gave_up_unclear: u64,
-    learned: u64,
-    proofs: u64,
-    crashes: u64,
-    write_errors: u64,
-    torn: u64,
-    damaged: u64,
-}
 
 /// How often things go wrong in this run, in per mille.
 struct Faults {
@@ -562,41 +546,5 @@ impl World {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
-    }
-}
-
-impl AddAssign for Counts {
-    fn add_assign(&mut self, other: Counts) {
-        self.won += other.won;
-        self.lost += other.lost;
-        self.lost_unclear += other.lost_unclear;
-        self.gave_up += other.gave_up;
-        self.gave_up_unclear += other.gave_up_unclear;
-        self.learned += other.learned;
-        self.proofs += other.proofs;
-        self.crashes += other.crashes;
-        self.write_errors += other.write_errors;
-        self.torn += other.torn;
-        self.damaged += other.damaged;
-    }
-}
-
-impl Counts {
-    /// A test in which nothing happens finds nothing.
-    pub(crate) fn assert_everything_happened(&self) {
-        let all = [
-            self.won,
-            self.lost,
-            self.lost_unclear,
-            self.gave_up,
-            self.gave_up_unclear,
-            self.learned,
-            self.proofs,
-            self.crashes,
-            self.write_errors,
-            self.torn,
-            self.damaged,
-        ];
-        assert!(all.iter().all(|count| *count > 0), "{self:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! A network interface as the kernel describes it.
 //!
-//! Only the attributes that matter are decoded: one that a newer kernel has changed, deep inside the
-//! statistics of some driver, must not hide that a cable was pulled.
+//! Only the attributes that matter are decoded: one that a newer kernel has changed, deep inside
+//! the statistics of some driver, must not hide that a cable was pulled.
 
 use netlink_packet_core::{DecodeError, NlasIterator, parse_string, parse_u32};
 use netlink_packet_route::AddressFamily;
@@ -41,8 +41,9 @@ pub struct Link {
 }
 
 impl Link {
-    /// Decodes the payload of an `RTM_NEWLINK` or `RTM_DELLINK`. `None` for the notices that a bridge
-    /// sends about its ports under its own family: there "deleted" means only "left the bridge".
+    /// Decodes the payload of an `RTM_NEWLINK` or `RTM_DELLINK`. `None` for the notices that a
+    /// bridge sends about its ports under its own family: there "deleted" means only "left the
+    /// bridge".
     pub(super) fn parse(payload: &[u8]) -> Result<Option<Link>, DecodeError> {
         let header = LinkHeader::parse(payload)?;
         if header.interface_family != AddressFamily::Unspec {
