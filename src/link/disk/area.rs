@@ -240,9 +240,10 @@ impl Area {
                 self.counters.add(Count::Impostor);
             }
             match self.heard.decode_into(bytes, &self.keyring, &self.cluster) {
+                Ok(()) if self.heard.sender != node => self.counters.add(Count::Misplaced),
                 Ok(()) if self.heard.incarnation == self.incarnation => {}
-                Ok(()) if self.heard.sender == node => out.frame(&self.heard),
-                Ok(()) => self.counters.add(Count::Misplaced),
+                Ok(()) => out.frame(&self.heard),
+                Err(_) if node == self.node => {} // counted as an impostor's already
                 Err(error) => self.counters.refuse(error),
             }
         }
