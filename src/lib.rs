@@ -7,6 +7,7 @@ pub mod frame;
 pub mod link;
 pub mod model;
 pub mod node;
+pub mod object;
 pub mod register;
 pub mod storage;
 pub mod time;

@@ -1,5 +1,9 @@
 //! One node's processes: guard, core and runner, and what they share.
 
+pub mod control;
 pub mod guard;
 pub mod messages;
+pub mod options;
 pub mod page;
+pub mod paths;
+pub mod runner;

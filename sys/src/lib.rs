@@ -18,6 +18,7 @@ pub mod realtime;
 pub mod sharedpage;
 pub mod signal;
 pub mod socket;
+pub mod spawn;
 #[cfg(test)]
 mod testing;
 pub mod watchdog;
