@@ -7,3 +7,4 @@ pub mod options;
 pub mod page;
 pub mod paths;
 pub mod runner;
+pub mod secret;
