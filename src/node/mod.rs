@@ -1,6 +1,7 @@
 //! One node's processes: guard, core and runner, and what they share.
 
 pub mod control;
+pub mod core;
 pub mod guard;
 pub mod messages;
 pub mod options;

@@ -47,8 +47,8 @@ pub struct PageReading {
 /// What is to be done now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// Is the lease valid now? Only then may anything be added or renewed.
-    pub lease_valid: bool,
+    /// End of the lease if it is valid now: until then, things granted may be added and renewed.
+    pub lease_until: Option<Instant>,
     /// Take back everything of these tasks (bit by task index), whether or not anything is known to
     /// be held.
     pub release: Option<u64>,
@@ -131,7 +131,7 @@ impl Rule {
         }
         self.last_turn = now;
         Decision {
-            lease_valid,
+            lease_until: lease_valid.then_some(self.deadline.1),
             release,
             revoked,
             // Either the right is proved or nothing is left that would need it.

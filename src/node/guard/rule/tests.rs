@@ -45,7 +45,7 @@ fn an_idle_node_pets_and_releases_nothing() {
     let mut world = World::new();
     let decision = world.turn(0);
     let expected = Decision {
-        lease_valid: false,
+        lease_until: None,
         release: None,
         revoked: None,
         pet: true,
@@ -61,7 +61,7 @@ fn a_valid_lease_is_petted_and_its_end_is_the_next_turn() {
     let mut world = World::running();
     for (ms, next) in [(0, 25), (200, 225), (380, 400), (399, 400)] {
         let decision = world.turn(ms);
-        assert!(decision.lease_valid && decision.pet, "{ms} ms");
+        assert!(decision.lease_until.is_some() && decision.pet, "{ms} ms");
         assert_eq!(decision.release, None, "{ms} ms");
         assert_eq!(decision.next, at(next), "{ms} ms");
     }
@@ -72,7 +72,7 @@ fn at_the_very_deadline_everything_goes() {
     let mut world = World::running();
     let _ = world.turn(399);
     let decision = world.turn(400);
-    assert!(!decision.lease_valid && !decision.pet && !decision.overdue);
+    assert!(decision.lease_until.is_none() && !decision.pet && !decision.overdue);
     assert_eq!(decision.release, Some(0b101));
     assert_eq!(decision.revoked, Some(0b101));
     assert!(decision.next <= at(404), "it looks again soon");
@@ -150,7 +150,7 @@ fn a_release_once_begun_goes_on_under_a_new_lease() {
     world.page.lease_deadline = at(800);
     world.page.holding = 0b1100;
     let decision = world.turn(404);
-    assert!(decision.lease_valid && !decision.pet);
+    assert!(decision.lease_until.is_some() && !decision.pet);
     assert_eq!((decision.release, decision.revoked), (Some(0b100), None));
     assert!(world.turn(500).overdue);
     world.page.holding = 0b1000;
@@ -170,7 +170,7 @@ fn a_lease_found_again_ends_the_release_and_the_next_end_counts_anew() {
     world.page.holding = 0;
     world.page.lease_deadline = at(800);
     let decision = world.turn(410);
-    assert!(decision.lease_valid && decision.pet && decision.release.is_none());
+    assert!(decision.lease_until.is_some() && decision.pet && decision.release.is_none());
     assert_eq!(world.turn(800).revoked, Some(0b101));
 }
 
@@ -180,7 +180,7 @@ fn a_deadline_beyond_any_lease_counts_only_as_long_as_a_lease() {
         let mut world = World::running();
         world.page.lease_deadline = wild;
         assert_eq!(world.turn(0).next, at(25));
-        assert!(world.turn(399).lease_valid);
+        assert!(world.turn(399).lease_until.is_some());
         assert_eq!(world.turn(400).release, Some(0b101));
     }
 }
