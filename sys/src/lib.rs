@@ -1,1 +1,16 @@
 //! What the kernel lends, each behind an owner type: the only unsafe code of Standfast.
+//!
+//! Nothing here knows the cluster: arguments are plain integers, byte arrays and durations, results
+//! are owners that close what they opened. Every file descriptor is close-on-exec, and whatever a
+//! loop has to wait for implements `AsFd` and `AsRawFd`.
+//!
+//! Calls that can stop a real-time thread (file systems, disks) say so in their comment.
+
+pub mod clock;
+mod error;
+pub mod netlink;
+pub mod packet;
+#[cfg(test)]
+mod testing;
+
+pub use error::Failed;
