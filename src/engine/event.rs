@@ -45,9 +45,12 @@ pub enum Event {
     },
     /// A read of all register blocks has ended.
     DiskRead {
-        /// When it was begun.
+        /// Before the read was issued.
         begun: Instant,
-        /// What it saw, by node index; `None` if nothing changed since the read before.
+        /// After it had returned.
+        ended: Instant,
+        /// What it saw, by node index, slots of nodes that are not configured included; `None` if
+        /// nothing changed since the read before.
         blocks: Option<Vec<BlockSeen>>,
     },
     /// A read of the register blocks has failed.
@@ -56,9 +59,15 @@ pub enum Event {
         begun: Instant,
     },
     /// The write that was ordered is on the disk.
-    DiskWritten,
+    DiskWritten {
+        /// After it had returned.
+        at: Instant,
+    },
     /// The write that was ordered has failed; it may have landed, and is not in flight any more.
-    DiskWriteFailed,
+    DiskWriteFailed {
+        /// After it had returned.
+        at: Instant,
+    },
     /// The guard has taken back what it held for these tasks (bit by task index).
     Revoked {
         /// Which tasks.
