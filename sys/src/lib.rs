@@ -8,6 +8,7 @@
 
 pub mod clock;
 mod error;
+pub mod loop_device;
 pub mod netlink;
 pub mod packet;
 #[cfg(test)]
