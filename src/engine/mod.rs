@@ -1,4 +1,5 @@
 //! The cluster's state machine: decides everything, does nothing itself.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod event;
 mod view;

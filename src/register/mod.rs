@@ -1,4 +1,5 @@
 //! The register: one small record that all nodes agree on, changed by compare-and-swap only.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod api;
 mod paxos;
