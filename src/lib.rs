@@ -7,4 +7,5 @@ pub mod frame;
 pub mod model;
 pub mod node;
 pub mod register;
+pub mod storage;
 pub mod time;

@@ -44,8 +44,8 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// Derives everything. `detect` is clamped to [`DETECT_MIN`]..=[`DETECT_MAX`]; the configuration
-    /// refuses what lies outside before it gets here.
+    /// Derives everything. `detect` is clamped to [`DETECT_MIN`]..=[`DETECT_MAX`]; the
+    /// configuration refuses what lies outside before it gets here.
     #[must_use]
     pub fn from_detect(detect: Span) -> Timing {
         let detect = detect.clamp(DETECT_MIN, DETECT_MAX);
@@ -74,6 +74,21 @@ impl Timing {
     #[must_use]
     pub fn out_after(&self) -> Span {
         (self.lease + self.release).on_worst_clock()
+    }
+
+    /// Within which one write and one read of a disk must be done, at their 99th percentile: half a
+    /// heartbeat, so that a frame through the disk is never late by a whole one.
+    #[must_use]
+    pub fn disk_budget(&self) -> Span {
+        self.heartbeat.over(2)
+    }
+
+    /// Lifetime that addresses are given in the kernel, which counts whole seconds: the first one
+    /// that is not below lease and release together. Renewed with every heartbeat under a lease.
+    #[must_use]
+    pub fn address_lifetime(&self) -> Span {
+        let second = Span::from_ms(1_000);
+        second.times((self.lease + self.release).0.div_ceil(second.0))
     }
 
     /// How long `stable` lasts for a node that was evicted `times` times lately.

@@ -18,7 +18,9 @@ pub(super) struct Sent {
 
 impl Sent {
     pub(super) fn new() -> Sent {
-        Sent { ring: Box::new([(0, Instant(0)); SENT_MAX]) }
+        Sent {
+            ring: Box::new([(0, Instant(0)); SENT_MAX]),
+        }
     }
 
     pub(super) fn note(&mut self, sequence: u64, at: Instant) {
@@ -43,6 +45,8 @@ pub(super) struct Peer {
     pub(super) newcomer: Option<(Incarnation, u64)>,
     /// When the last fresh frame came.
     pub(super) alive_at: Option<Instant>,
+    /// When the listed life of it last gave a sign, or was listed.
+    pub(super) listed_alive: Instant,
     /// Since when fresh frames have come without a silence.
     pub(super) alive_since: Instant,
     /// Epoch of the view it knows.
@@ -69,6 +73,7 @@ impl Peer {
             sequence: 0,
             newcomer: None,
             alive_at: None,
+            listed_alive: Instant(0),
             alive_since: Instant(0),
             epoch: 0,
             flags: Flags(0),
@@ -100,7 +105,12 @@ impl Peer {
     }
 
     /// Takes over what a newer fresh frame says. Returns false for one that is not newer.
-    pub(super) fn absorb(&mut self, now: Instant, frame: &Frame, silence: crate::time::Span) -> bool {
+    pub(super) fn absorb(
+        &mut self,
+        now: Instant,
+        frame: &Frame,
+        silence: crate::time::Span,
+    ) -> bool {
         let same_life = self.incarnation == Some(frame.incarnation);
         if same_life && frame.sequence <= self.sequence {
             return false;
@@ -116,8 +126,6 @@ impl Peer {
         self.newcomer = None;
         self.sequence = frame.sequence;
         self.alive_at = Some(now);
-        self.looking = None;
-        self.suspected = None;
         self.epoch = frame.epoch;
         self.flags = frame.flags;
         self.fitness = frame.fitness;
@@ -152,7 +160,9 @@ pub(super) struct Peers {
 
 impl Peers {
     pub(super) fn new() -> Peers {
-        Peers { peers: (0..NODES_MAX).map(|_| Peer::new()).collect() }
+        Peers {
+            peers: (0..NODES_MAX).map(|_| Peer::new()).collect(),
+        }
     }
 
     pub(super) fn of(&self, node: NodeId) -> &Peer {

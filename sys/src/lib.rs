@@ -7,8 +7,10 @@
 //! Calls that can stop a real-time thread (file systems, disks) say so in their comment.
 
 pub mod clock;
+pub mod disk;
 mod error;
 pub mod loop_device;
+pub mod mount;
 pub mod netlink;
 pub mod packet;
 #[cfg(test)]

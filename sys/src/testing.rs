@@ -3,7 +3,10 @@
 //! The tests use the real kernel and run as root. Everything they make is private to the test and goes
 //! away with its guard, also when the test panics.
 
+use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -110,4 +113,55 @@ pub(crate) fn mac_of(name: &str) -> [u8; 6] {
         *byte = u8::from_str_radix(digits, 16).expect("a hardware address");
     }
     mac
+}
+
+/// A loop device over a sparse file, with direct I/O; detached when dropped.
+pub(crate) struct LoopDisk {
+    device: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl LoopDisk {
+    /// A device of `bytes` zeros with logical sectors of `sector` bytes.
+    pub(crate) fn new(bytes: u64, sector: u32) -> LoopDisk {
+        let directory = tempfile::tempdir().expect("a directory");
+        let image = directory.path().join("image");
+        File::create(&image)
+            .and_then(|file| file.set_len(bytes))
+            .expect("an image");
+        let device = run(&format!(
+            "losetup --find --show --direct-io=on --sector-size {sector} {}",
+            image.display()
+        ));
+        LoopDisk {
+            device: device.into(),
+            _directory: directory,
+        }
+    }
+
+    /// The device file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.device
+    }
+
+    /// Major and minor number.
+    pub(crate) fn number(&self) -> (u32, u32) {
+        let number = self.device.metadata().expect("the device").rdev();
+        (libc::major(number), libc::minor(number))
+    }
+}
+
+impl Drop for LoopDisk {
+    fn drop(&mut self) {
+        let detached = Command::new("losetup")
+            .arg("--detach")
+            .arg(&self.device)
+            .status();
+        if !thread::panicking() {
+            assert!(
+                detached.is_ok_and(|status| status.success()),
+                "losetup --detach"
+            );
+        }
+    }
 }

@@ -1,0 +1,160 @@
+//! The configuration that `standfast init` writes: complete, commented, and a lesson in itself.
+//!
+//! Remarks begin with `# `, settings that are switched off with `#` alone: whoever removes that one
+//! character has a setting that works. What was not given is filled with a placeholder that parses
+//! and that the check of the host then refuses by name.
+
+use std::fmt::Write;
+
+use super::kind::Kind;
+use crate::model::ClusterId;
+
+/// What is known when the first configuration is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Draft<'a> {
+    /// Name of the cluster.
+    pub name: &'a str,
+    /// Its fresh random id.
+    pub id: ClusterId,
+    /// Names of the nodes; they get the ids 1, 2, ... in this order.
+    pub nodes: &'a [&'a str],
+    /// Interface of each network link, named alike on all nodes.
+    pub interfaces: &'a [&'a str],
+    /// The shared disk, if it is known yet.
+    pub disk: Option<&'a str>,
+}
+
+/// Writes the file. Names are quoted, not checked: whoever parses the text does that.
+#[must_use]
+pub fn commented(draft: &Draft<'_>, kinds: &[Kind]) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write!(text, "{HEAD}");
+    let id: String = draft.id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let _ = write!(
+        text,
+        "name = {}\n{ID}id = \"{id}\"\n{DETECT}",
+        quoted(draft.name)
+    );
+    text.push_str(NODES);
+    for (at, node) in draft.nodes.iter().enumerate() {
+        let _ = write!(
+            text,
+            "[[node]]\nname = {}\nid = {}\n\n",
+            quoted(node),
+            at + 1
+        );
+    }
+    text.push_str(LINKS);
+    let interfaces = if draft.interfaces.is_empty() {
+        &["eth1", "eth2"]
+    } else {
+        draft.interfaces
+    };
+    for (at, interface) in interfaces.iter().enumerate() {
+        let _ = write!(
+            text,
+            "[[link]]\nname = \"cable-{}\"\nkind = \"ethernet\"\n",
+            at + 1
+        );
+        let _ = write!(text, "interface = {}\n\n", quoted(interface));
+    }
+    text.push_str(DISK);
+    let disk = draft.disk.unwrap_or("/dev/disk/by-id/CHANGE-ME");
+    let _ = write!(
+        text,
+        "[[link]]\nname = \"disk-1\"\nkind = \"disk\"\ndevice = {}\n",
+        quoted(disk)
+    );
+    text.push_str(WATCHDOG);
+    text.push_str(TASKS);
+    if let [first, ..] = draft.nodes {
+        let order: Vec<String> = draft.nodes.iter().map(|node| quoted(node)).collect();
+        let _ = writeln!(text, "#nodes = [{}]   # {} first", order.join(", "), first);
+    }
+    text.push_str(RESTART);
+    for kind in kinds {
+        let _ = write!(text, "\n# {}: {}\n", kind.name, kind.summary);
+        for line in kind.example.trim().lines() {
+            let line = line.trim_end();
+            let _ = writeln!(
+                text,
+                "{}{line}",
+                if line.starts_with('#') { "" } else { "#" }
+            );
+        }
+    }
+    text
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+const HEAD: &str = "\
+# The configuration of the whole cluster. It is the same on all nodes, byte for byte if you like:
+# nodes whose values differ raise an alarm. `standfast check` reads it, compares it with this
+# machine and prints every time that follows from it. Nothing here has to be repeated elsewhere.
+
+# Raise it with every change, so that it is plain which file is the newer one.
+revision = 1
+
+[cluster]
+# 1 to 32 of a-z, 0-9 and the hyphen, as all names here.
+";
+
+const ID: &str = "\
+# Made once by `standfast init`, never by hand: it keeps clusters on one wire or array apart.
+";
+
+const DETECT: &str = "\
+# The one timing knob: how long a node is silent before its tasks run elsewhere. Everything else
+# follows from it. Shorter finds failures sooner, but needs a faster disk: one write and one read
+# must fit into a twentieth of it. From 20ms to 1m.
+detect = \"500ms\"
+# The file with the cluster's secret, readable by root only (mode 0600), the same on all nodes.
+#secret = \"/etc/standfast/secret\"
+
+";
+
+const NODES: &str = "\
+# One for each server, 2 to 64. The id, 1 to 64, fixes the node's place on the disk: never give the
+# id of one node to another.
+";
+
+const LINKS: &str = "\
+# Each link is one way between all nodes. Two networks over different cards, cables and switches,
+# without an IP address of their own; the cluster sends raw Ethernet frames. Where the interface
+# has another name on each node, write: interface = { NODE = \"eth1\", OTHER = \"eth2\" }
+";
+
+const DISK: &str = "\
+# A disk that all nodes reach, prepared with `standfast disk format`. It carries frames too, and the
+# register that decides who may take over. Use a name that lasts: `ls -l /dev/disk/by-id`.
+";
+
+const WATCHDOG: &str = "
+# Resets a node that hangs so badly that nothing else helps. Whole seconds.
+#[watchdog]
+#device = \"/dev/watchdog\"   # or \"none\"
+#timeout = \"10s\"
+
+";
+
+const TASKS: &str = "\
+# What the cluster keeps running: a task runs on one node at a time, all its objects with it.
+#[[task]]
+#name = \"web\"
+# Where it may run, the preferred node first; all nodes if the line is missing.
+";
+
+const RESTART: &str = "\
+#enabled = true
+# A process that dies is started again in place this often within the window; then the task moves.
+#[task.restart]
+#attempts = 3
+#window = \"10m\"
+#
+# Its objects start in the order of their `step`, 1 to 64, and stop in reverse; equal steps go
+# together. Below is one example of each kind.
+";
