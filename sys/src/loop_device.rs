@@ -1,7 +1,8 @@
 //! Files as block devices (loop(4)), with one trick: the path can be made to fail and to heal.
 //!
-//! For tests and the demo, from threads that may block: every call here may wait for the disk. Several
-//! devices over one file are several paths to one disk; failing one of them leaves the others alone.
+//! For tests and the demo, from threads that may block: every call here may wait for the disk.
+//! Several devices over one file are several paths to one disk; failing one of them leaves the
+//! others alone.
 //!
 //! A failed device is one that was shrunk to its first 512 bytes: whoever has it open reads nothing
 //! behind them (a short read of 0 bytes) and cannot write there (`ENOSPC`), at once and for as long
@@ -72,7 +73,8 @@ impl LoopDevice {
     ///
     /// # Errors
     ///
-    /// What the kernel says; `ENOENT` without the loop driver, `EBUSY` when others are always faster.
+    /// What the kernel says; `ENOENT` without the loop driver, `EBUSY` when others are always
+    /// faster.
     pub fn attach(image: &Path) -> Result<LoopDevice, Failed> {
         let file = OpenOptions::new().read(true).write(true).open(image);
         let file = file.naming("open image", image.display())?;

@@ -52,7 +52,8 @@ pub(crate) fn run_if_asked() -> Option<ExitCode> {
     })
 }
 
-/// `life bound|lasting NAME FROM:TO...`: makes the namespaces and prints the process id of their init.
+/// `life bound|lasting NAME FROM:TO...`: makes the namespaces and prints the process id of their
+/// init.
 fn life(words: &[&str]) -> Result<(), Trouble> {
     if words.first() == Some(&"bound") {
         set_pdeathsig(Signal::SIGKILL).doing("bind the life to its parent")?;

@@ -130,8 +130,8 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Builds everything, formats the disk, boots all nodes and waits until one of them serves and the
-    /// others are ready to.
+    /// Builds everything, formats the disk, boots all nodes and waits until one of them serves and
+    /// the others are ready to.
     pub(crate) fn start(wish: Wish) -> Result<Lab, Trouble> {
         let mut lab = Lab::build(wish)?;
         for node in &mut lab.nodes {

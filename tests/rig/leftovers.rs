@@ -1,8 +1,8 @@
 //! Cleaning up: after a rig that ends, is interrupted, or was killed some time ago.
 //!
-//! Each rig has one directory, and in it a journal of the machines it started. Whatever else it makes
-//! can be found from there: loop devices by the image they show, cgroups by the cluster's name, which is
-//! the directory's. So one function cleans up in all three cases.
+//! Each rig has one directory, and in it a journal of the machines it started. Whatever else it
+//! makes can be found from there: loop devices by the image they show, cgroups by the cluster's
+//! name, which is the directory's. So one function cleans up in all three cases.
 
 use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
@@ -205,8 +205,8 @@ pub(crate) fn sweep(directory: &Path) -> Result<(), Trouble> {
     }
 }
 
-/// Removes the cgroups of one node or, by the prefix of their names, of a whole cluster; false while
-/// something is in them.
+/// Removes the cgroups of one node or, by the prefix of their names, of a whole cluster; false
+/// while something is in them.
 pub(crate) fn remove_cgroups(prefix: &str) -> bool {
     let Some(ours) = cgroup_mount().map(|mount| mount.join("standfast")) else {
         return true;

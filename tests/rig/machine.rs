@@ -46,7 +46,8 @@ impl Machine {
                 .iter()
                 .map(|(from, to)| format!("{}:{to}", from.display())),
         );
-        // Its own group: an interrupt at the keyboard is for the rig, which then cleans up in order.
+        // Its own group: an interrupt at the keyboard is for the rig, which then cleans up in
+        // order.
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -89,7 +90,15 @@ impl Machine {
     /// Gives lines to `ip -batch` in its network; process ids in them are the host's.
     pub(crate) fn ip(&self, lines: &str) -> Result<(), Trouble> {
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.init.to_string(), "--net", "--", "ip", "-batch", "-"]);
+        command.args([
+            "--target",
+            &self.init.to_string(),
+            "--net",
+            "--",
+            "ip",
+            "-batch",
+            "-",
+        ]);
         command.stdin(Stdio::piped());
         let mut child = command.spawn().doing("run ip")?;
         let input = child

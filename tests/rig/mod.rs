@@ -7,8 +7,8 @@
 //!   b ─ svc0, hb0, hb1 ─────┴────┘
 //! ```
 //!
-//! One implementation for the tests, the demo and the benches. Needs root; touches nothing of the host
-//! but loop devices, one directory and the cgroups of a cluster with a name of its own.
+//! One implementation for the tests, the demo and the benches. Needs root; touches nothing of the
+//! host but loop devices, one directory and the cgroups of a cluster with a name of its own.
 
 pub(crate) mod helper;
 pub(crate) mod lab;

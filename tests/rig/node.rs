@@ -1,7 +1,7 @@
 //! A node: a machine with cables, a disk and the daemon, and everything that can befall it.
 //!
-//! Between two lives nothing stays but its name, its hardware addresses and its state directory: the
-//! next life has new namespaces and a new boot id.
+//! Between two lives nothing stays but its name, its hardware addresses and its state directory:
+//! the next life has new namespaces and a new boot id.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::process::CommandExt;

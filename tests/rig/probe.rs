@@ -1,7 +1,7 @@
 //! The client: asks for the service each millisecond and notes who answers.
 //!
-//! One thread, real-time if the machine allows it, with two sockets of the client's network. It only
-//! sends, receives and passes on what it saw; judging is done elsewhere and later.
+//! One thread, real-time if the machine allows it, with two sockets of the client's network. It
+//! only sends, receives and passes on what it saw; judging is done elsewhere and later.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;

@@ -1,8 +1,9 @@
 //! What the client's log says: who answered when, how long nobody did, and whether ever two did.
 //!
 //! Pure. Each millisecond the client asks twice under one number: a datagram to the address, which
-//! reaches whoever the client's neighbour table names, and an ARP question, which every holder of the
-//! address answers. Numbers are milliseconds; the resolution of every statement here is one of them.
+//! reaches whoever the client's neighbour table names, and an ARP question, which every holder of
+//! the address answers. Numbers are milliseconds; the resolution of every statement here is one of
+//! them.
 
 use std::collections::BTreeMap;
 
@@ -127,9 +128,9 @@ impl Log {
         same.then_some((last.node, last.at))
     }
 
-    /// Counts the questions that two nodes answered. A hand-over within one millisecond is told from
-    /// two owners by its order: the old one's answers came first, and before and after it each stood
-    /// alone.
+    /// Counts the questions that two nodes answered. A hand-over within one millisecond is told
+    /// from two owners by its order: the old one's answers came first, and before and after it each
+    /// stood alone.
     fn two_owner_ms(&self, from: u64, to: u64) -> u32 {
         let mut by_number: BTreeMap<u64, Vec<&Answer>> = BTreeMap::new();
         for answer in self

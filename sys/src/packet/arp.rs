@@ -1,7 +1,7 @@
 //! ARP by hand: tell the network where an address now lives, and ask whether somebody has it.
 //!
-//! Used by the link and runner threads; nothing here blocks. Nobody answers an announcement, so it is
-//! repeated by the caller; a probe is answered by whoever holds the address (RFC 826, RFC 5227).
+//! Used by the link and runner threads; nothing here blocks. Nobody answers an announcement, so it
+//! is repeated by the caller; a probe is answered by whoever holds the address (RFC 826, RFC 5227).
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
@@ -78,20 +78,20 @@ impl ArpSocket {
         Ok(ArpSocket { socket, own_mac })
     }
 
-    /// Says to everybody "`ip` is here": a request and then a reply, because some stacks learn from one
-    /// only and some from the other only. Repeat it over the next seconds; frames get lost.
+    /// Says to everybody "`ip` is here": a request and then a reply, because some stacks learn from
+    /// one only and some from the other only. Repeat it over the next seconds; frames get lost.
     ///
     /// # Errors
     ///
-    /// As for [`PacketSocket::send`](super::PacketSocket::send). When the first form fails the second
-    /// is not tried.
+    /// As for [`PacketSocket::send`](super::PacketSocket::send). When the first form fails the
+    /// second is not tried.
     pub fn announce(&self, ip: Ipv4Addr) -> Result<(), Error> {
         self.send(&frame(REQUEST, self.own_mac, ip, NOBODY, ip))?;
         self.send(&frame(REPLY, self.own_mac, ip, EVERYBODY, ip))
     }
 
-    /// Asks who has `ip` without claiming any address (RFC 5227 section 2.1.1): whoever answers with
-    /// `sender_ip == ip` still has it.
+    /// Asks who has `ip` without claiming any address (RFC 5227 section 2.1.1): whoever answers
+    /// with `sender_ip == ip` still has it.
     ///
     /// # Errors
     ///
