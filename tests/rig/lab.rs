@@ -2,7 +2,9 @@
 
 use std::process::Command;
 use std::rc::Rc;
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
 use standfast_sys::loop_device::LoopDevice;
 
 use super::leftovers::Journal;
@@ -19,6 +21,9 @@ const DISK_BYTES: u64 = 8 << 20;
 
 /// Size of the volume: about the smallest ext4 with a journal.
 const VOLUME_BYTES: u64 = 16 << 20;
+
+/// How long everything is watched after a service has moved.
+const AFTERMATH: Duration = Duration::from_millis(300);
 
 /// The client's place in the service network.
 const CLIENT_MAC: [u8; 6] = [0x02, 0x53, 0x46, 0x00, 0xFE, 0x00];
@@ -73,7 +78,7 @@ pub(crate) struct Lab {
 impl Lab {
     /// Builds everything; the nodes are switched off and the disk is blank.
     pub(crate) fn build(wish: Wish) -> Result<Lab, Trouble> {
-        let journal = Rc::new(Journal::open(wish.lasting)?);
+        let journal = Rc::new(Journal::open()?);
         let switch = Rc::new(Switch::start(wish.lasting, &["svc", "hb0", "hb1"])?);
         journal.note("switch", switch.machine().init())?;
         let client = Machine::start("client", wish.lasting, &[])?;
@@ -169,35 +174,71 @@ impl Lab {
 
     /// Waits until every node that is switched on can run tasks and one of them does.
     pub(crate) fn settle(&mut self) -> Result<usize, Trouble> {
-        let owner = self
-            .probe
-            .wait_for_owner("the service to answer", |_| true)?;
-        if self.wish.software == Software::Standfast {
-            for node in self.nodes.iter().filter(|node| node.machine().is_ok()) {
-                node.wait_for_lease()?;
-            }
+        let owner = self.owner()?;
+        for node in self.nodes.iter().filter(|node| node.machine().is_ok()) {
+            node.wait_until_ready()?;
         }
         Ok(owner)
     }
 
-    /// Waits until this node serves, and judges everything since `from`.
+    /// Waits until this node serves, watches on for a moment, and judges everything since `from`.
     pub(crate) fn moved_to(&mut self, node: usize, from: u64) -> Result<Verdict, Trouble> {
         let what = format!("the service to answer from node {}", self.nodes[node].name);
-        self.probe.wait_for_owner(&what, |owner| owner == node)?;
-        Ok(self.probe.since(from))
+        self.probe
+            .wait_for_owner(&what, from, |owner| owner == node)?;
+        Ok(self.watch(from, AFTERMATH))
+    }
+
+    /// Watches on for `time` and judges everything since `from`.
+    pub(crate) fn watch(&mut self, from: u64, time: Duration) -> Verdict {
+        std::thread::sleep(time);
+        self.probe.since(from)
     }
 
     /// The node that serves now.
     pub(crate) fn owner(&mut self) -> Result<usize, Trouble> {
-        self.probe.wait_for_owner("the service to answer", |_| true)
+        self.probe
+            .wait_for_owner("the service to answer", 0, |_| true)
     }
 
     /// Asks for the task on this node and waits until it is there.
     pub(crate) fn switch_over(&mut self, to: usize) -> Result<Verdict, Trouble> {
         let from = self.probe.now();
-        let name = self.nodes[to].name.clone();
-        self.nodes[to].cli(&["move", TASK, &name])?;
+        match self.wish.software {
+            Software::Standfast => {
+                let name = self.nodes[to].name.clone();
+                self.nodes[to].cli(&["move", TASK, &name])?;
+            }
+            // It has no other way than to end on the owner.
+            Software::Keepalived { .. } => self.nodes[1 - to].end_daemon()?,
+        }
         self.moved_to(to, from)
+    }
+
+    /// Kills the owner and pulls its cables in one instant, and waits for the other to take over.
+    pub(crate) fn murder_owner(&mut self) -> Result<Verdict, Trouble> {
+        let owner = self.owner()?;
+        let at = self.nodes[owner].murder()?;
+        self.moved_to(1 - owner, at)
+    }
+
+    /// Kills the task's program on its owner and waits until the service answers again.
+    pub(crate) fn kill_program(&mut self) -> Result<Verdict, Trouble> {
+        let owner = self.owner()?;
+        let victims = self.nodes[owner].program_pids();
+        if victims.is_empty() {
+            return Err(Trouble::new(format!(
+                "no program runs on node {}",
+                self.name(owner)
+            )));
+        }
+        let at = self.probe.now();
+        for victim in victims {
+            kill(victim, Signal::SIGKILL).doing("kill the program")?;
+        }
+        self.probe
+            .wait_for_owner("the service to answer again", at, |_| true)?;
+        Ok(self.watch(at, AFTERMATH))
     }
 
     /// Name of a node.
@@ -206,11 +247,12 @@ impl Lab {
     }
 
     /// Leaves everything running when this value goes away.
-    pub(crate) fn keep(self) {
-        self.journal.keep();
+    pub(crate) fn keep(self) -> Result<(), Trouble> {
+        self.journal.keep()?;
         // Nothing of a lasting lab may end with this program; the loop devices and the machines
         // were started in a way that outlives it.
         std::mem::forget(self);
+        Ok(())
     }
 
     /// The client's machine.

@@ -28,6 +28,9 @@ const PREFIX: &str = "standfast-lab-";
 /// First word of the journal's line about the rig itself.
 const RIG: &str = "rig";
 
+/// First word of the line that says that the rig was to be left behind.
+const KEPT: &str = "kept";
+
 /// How long the kernel may take to bury a killed machine.
 const BURIAL: Duration = Duration::from_secs(10);
 
@@ -62,7 +65,8 @@ pub(crate) struct Journal {
 
 impl Journal {
     /// Makes a directory that no other rig has.
-    pub(crate) fn open(lasting: bool) -> Result<Journal, Trouble> {
+    pub(crate) fn open() -> Result<Journal, Trouble> {
+        sweep_forgotten();
         let mut number = 0;
         let directory = loop {
             let name = format!("{PREFIX}{}-{number}", std::process::id());
@@ -85,7 +89,7 @@ impl Journal {
         let journal = Journal {
             directory,
             file,
-            lasting: Cell::new(lasting),
+            lasting: Cell::new(false),
         };
         journal.note(RIG, std::process::id())?;
         Ok(journal)
@@ -108,11 +112,13 @@ impl Journal {
     }
 
     /// Leaves everything as it is when this value goes away.
-    pub(crate) fn keep(&self) {
+    pub(crate) fn keep(&self) -> Result<(), Trouble> {
+        self.note(KEPT, 0)?;
         self.lasting.set(true);
         if let Ok(mut ours) = OURS.lock() {
             ours.retain(|directory| directory != &self.directory);
         }
+        Ok(())
     }
 }
 
@@ -151,6 +157,17 @@ pub(crate) fn clean_up_on_signals() -> Result<(), Trouble> {
         }
     });
     Ok(())
+}
+
+/// Cleans up after rigs that were killed, so that nobody has to remember to.
+fn sweep_forgotten() {
+    for directory in all() {
+        let (noted, alive) = read(&directory);
+        if !alive && noted.iter().all(|noted| noted.name != KEPT) {
+            // Another rig may be doing the same.
+            drop(sweep(&directory));
+        }
+    }
 }
 
 /// The directories of all rigs of this machine.

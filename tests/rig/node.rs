@@ -150,12 +150,10 @@ impl Node {
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/uuid").doing("make a boot id")?;
         fs::write(machine.path(BOOT_ID), boot_id).doing("write the boot id")?;
         let ports = NETWORKS.map(|(_, bridge)| format!("{}{}-{bridge}", self.name, self.life));
-        let cable = |(network, port): (usize, &'static str)| (network, port);
         let cables: Vec<Cable<'_>> = NETWORKS
             .iter()
             .enumerate()
-            .map(|(at, (interface, bridge))| {
-                let (at, interface) = cable((at, interface));
+            .map(|(at, &(interface, bridge))| {
                 let mac = Node::mac(self.index, at);
                 Cable {
                     interface,
@@ -189,6 +187,12 @@ impl Node {
 
     /// Starts the daemon.
     pub(crate) fn start_daemon(&mut self) -> Result<(), Trouble> {
+        let name = self.name.clone();
+        self.start_daemon_as(&name)
+    }
+
+    /// Starts the daemon under another node's name: an administrator's mistake.
+    pub(crate) fn start_daemon_as(&mut self, name: &str) -> Result<(), Trouble> {
         let mut options = OpenOptions::new();
         let log = options
             .create(true)
@@ -196,7 +200,7 @@ impl Node {
             .open(self.log())
             .doing("open a log")?;
         let again = log.try_clone().doing("open a log")?;
-        let mut command = self.software.daemon(self.machine()?, &self.name)?;
+        let mut command = self.software.daemon(self.machine()?, name)?;
         command.stdin(Stdio::null()).stdout(log).stderr(again);
         self.daemon = Some(command.spawn().doing("start the daemon")?);
         Ok(())
@@ -275,10 +279,36 @@ impl Node {
             .is_some_and(|deadline| deadline > boottime_ns())
     }
 
-    /// Waits until it holds a lease.
-    pub(crate) fn wait_for_lease(&self) -> Result<(), Trouble> {
+    /// Waits until it could take the task: it holds a lease, or the peer's daemon says so.
+    pub(crate) fn wait_until_ready(&self) -> Result<(), Trouble> {
         let what = format!("node {} to become a member", self.name);
-        eventually(&what, PATIENCE, || self.has_lease().then_some(()))
+        eventually(&what, PATIENCE, || match self.software {
+            Software::Standfast => self.has_lease().then_some(()),
+            Software::Keepalived { .. } => {
+                let log = fs::read_to_string(self.log()).ok()?;
+                let life = log.rfind("Starting VRRP child").unwrap_or(0);
+                log[life..].contains(" STATE").then_some(())
+            }
+        })
+    }
+
+    /// Ends the daemon in order, as the system does on shutdown.
+    pub(crate) fn end_daemon(&mut self) -> Result<(), Trouble> {
+        let machine = self.machine()?;
+        let daemon = match self.software {
+            Software::Standfast => self.page(Role::Guard as usize),
+            Software::Keepalived { .. } => {
+                let pid = fs::read_to_string(machine.path("/run/keepalived.pid"));
+                pid.ok().and_then(|pid| pid.trim().parse().ok())
+            }
+        };
+        let daemon = daemon.and_then(|pid| machine.host_pid(pid));
+        let daemon = daemon.ok_or_else(|| Trouble::new("no daemon to end"))?;
+        kill(daemon, Signal::SIGTERM).doing("end the daemon")?;
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.wait().doing("wait for the daemon")?;
+        }
+        Ok(())
     }
 
     /// A command of `standfast` on this node.
@@ -336,6 +366,25 @@ impl Node {
         };
         let group = format!("standfast/{}.{}", self.journal.name(), self.name);
         pids_below(&mount.join(group))
+    }
+
+    /// Is the floating address on it?
+    pub(crate) fn holds_address(&self) -> Result<bool, Trouble> {
+        let mut command = self.machine()?.command("ip");
+        let output = command
+            .args(["-o", "addr", "show", "dev", "svc0"])
+            .output()
+            .doing("run ip")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(text.contains(&format!(" {}/", software::ADDRESS)))
+    }
+
+    /// Waits until neither the address nor a program of the task is left on it.
+    pub(crate) fn wait_until_released(&self) -> Result<(), Trouble> {
+        eventually(&format!("node {} to let go", self.name), PATIENCE, || {
+            let gone = self.program_pids().is_empty() && !self.holds_address().ok()?;
+            gone.then_some(())
+        })
     }
 
     /// The end of its log, for a failure's report.

@@ -128,20 +128,24 @@ impl Probe {
         self.log.judge(from, to)
     }
 
-    /// The node that answers now and did so for a while.
-    pub(crate) fn owner(&mut self) -> Option<usize> {
+    /// The node that answers now, and gave all of the last answers, none of them before `since`.
+    pub(crate) fn owner(&mut self, since: u64) -> Option<usize> {
         self.catch_up();
-        let (node, at) = self.log.settled(SETTLED)?;
-        (boottime_ns() - at < FRESH_NS).then_some(node)
+        let (node, oldest, newest) = self.log.settled(SETTLED)?;
+        (oldest >= since && boottime_ns() - newest < FRESH_NS).then_some(node)
     }
 
-    /// Waits until one of the nodes answers that `wanted` accepts, and goes on doing so.
+    /// Waits until one of the nodes that `wanted` accepts answers, and did so for a while since
+    /// `since`.
     pub(crate) fn wait_for_owner(
         &mut self,
         what: &str,
+        since: u64,
         wanted: impl Fn(usize) -> bool,
     ) -> Result<usize, Trouble> {
-        eventually(what, PATIENCE, || self.owner().filter(|node| wanted(*node)))
+        eventually(what, PATIENCE, || {
+            self.owner(since).filter(|node| wanted(*node))
+        })
     }
 
     /// Waits until nobody has answered for a while.

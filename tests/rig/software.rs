@@ -91,7 +91,8 @@ impl Plan {
         } = self;
         let mut text = format!(
             "revision = {revision}\n\n[cluster]\nname = \"{cluster}\"\nid = \"{cluster_id}\"\n\
-             detect = \"{detect_ms}ms\"\nsecret = \"{ETC}/secret\"\n\n[watchdog]\ndevice = \"none\"\n"
+             detect = \"{detect_ms}ms\"\nsecret = \"{ETC}/secret\"\n\n\
+             [watchdog]\ndevice = \"none\"\n"
         );
         for (name, id) in &self.nodes {
             text += &format!("\n[[node]]\nname = \"{name}\"\nid = {id}\n");
@@ -107,7 +108,8 @@ impl Plan {
         text += "\n[[link]]\nname = \"disk\"\nkind = \"disk\"\n";
         text += &format!("device = {{ {paths} }}\n");
         text += &format!(
-            "\n[[task]]\nname = \"{TASK}\"\n\n[task.restart]\nattempts = {restarts}\nwindow = \"10m\"\n"
+            "\n[[task]]\nname = \"{TASK}\"\n\n\
+             [task.restart]\nattempts = {restarts}\nwindow = \"10m\"\n"
         );
         self.objects(&mut text);
         text

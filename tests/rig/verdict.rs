@@ -115,8 +115,9 @@ impl Log {
         verdict
     }
 
-    /// The node whose programs gave the last `count` answers, and the time of the newest.
-    pub(crate) fn settled(&self, count: usize) -> Option<(usize, u64)> {
+    /// The node whose program gave the last `count` answers, and the times of the oldest and
+    /// newest.
+    pub(crate) fn settled(&self, count: usize) -> Option<(usize, u64, u64)> {
         let mut newest = self
             .answers
             .iter()
@@ -125,7 +126,8 @@ impl Log {
         let last = newest.next()?;
         let others: Vec<_> = newest.take(count - 1).collect();
         let same = others.len() + 1 == count && others.iter().all(|one| one.node == last.node);
-        same.then_some((last.node, last.at))
+        let oldest = others.last().map_or(last.at, |answer| answer.at);
+        same.then_some((last.node, oldest, last.at))
     }
 
     /// Counts the questions that two nodes answered. A hand-over within one millisecond is told
