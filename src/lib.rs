@@ -4,8 +4,10 @@
 pub mod config;
 pub mod engine;
 pub mod frame;
+pub mod link;
 pub mod model;
 pub mod node;
+pub mod object;
 pub mod register;
 pub mod storage;
 pub mod time;

@@ -14,8 +14,9 @@ use crate::model::{NodeId, TaskIndex, TaskState};
 use crate::register::{BlockSeen, Order as DiskOrder};
 use crate::time::Instant;
 
-/// A fact the engine is told.
+/// A fact the engine is told. By value, frame and all: a box would be an allocation for each frame.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)]
 pub enum Event {
     /// Nothing happened but time; also what the caller uses to reach `poll_timeout`.
     Tick,
@@ -86,8 +87,10 @@ pub enum Event {
     Leave,
 }
 
-/// What the engine wants done. The caller does it and reports; the engine never waits.
+/// What the engine wants done. The caller does it and reports; the engine never waits. By value, as
+/// events are.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)]
 pub enum Action {
     /// Send this frame on every link, with the link's own number in it.
     Send(Frame),

@@ -1,7 +1,7 @@
 //! The clock of the lease and the timer that wakes a loop by it.
 //!
-//! `CLOCK_BOOTTIME` and no other: it never jumps with the wall clock, and unlike `CLOCK_MONOTONIC` it
-//! goes on while the machine sleeps, so a lease runs out during a suspend (clock_gettime(2)).
+//! `CLOCK_BOOTTIME` and no other: it never jumps with the wall clock, and unlike `CLOCK_MONOTONIC`
+//! it goes on while the machine sleeps, so a lease runs out during a suspend (clock_gettime(2)).
 //! Safe from any thread; nothing here blocks or allocates.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -46,8 +46,8 @@ impl Timer {
         Ok(Timer { timer })
     }
 
-    /// Fires once when the clock reaches `deadline_ns`, at once if it has already passed. Replaces what
-    /// was armed and forgets an expiration that was not yet read.
+    /// Fires once when the clock reaches `deadline_ns`, at once if it has already passed. Replaces
+    /// what was armed and forgets an expiration that was not yet read.
     ///
     /// # Errors
     ///

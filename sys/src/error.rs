@@ -15,7 +15,8 @@ pub struct Failed {
 }
 
 impl Failed {
-    /// Names a failed call: `operation` completes "cannot ...", `subject` is what it was applied to.
+    /// Names a failed call: `operation` completes "cannot ...", `subject` is what it was applied
+    /// to.
     pub(crate) fn new(
         operation: &'static str,
         subject: impl Display,

@@ -6,6 +6,7 @@
 //!
 //! Calls that can stop a real-time thread (file systems, disks) say so in their comment.
 
+pub mod cgroup;
 pub mod clock;
 pub mod disk;
 mod error;
@@ -13,7 +14,14 @@ pub mod loop_device;
 pub mod mount;
 pub mod netlink;
 pub mod packet;
+pub mod process;
+pub mod realtime;
+pub mod sharedpage;
+pub mod signal;
+pub mod socket;
+pub mod spawn;
 #[cfg(test)]
 mod testing;
+pub mod watchdog;
 
 pub use error::Failed;

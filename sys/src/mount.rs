@@ -1,7 +1,8 @@
-//! What is mounted, and mounting and unmounting without the tools (proc_pid_mountinfo(5), mount(2)).
+//! What is mounted, and mounting and unmounting without the tools (proc_pid_mountinfo(5),
+//! mount(2)).
 //!
-//! Only for threads that may block: a mount of a hung disk waits as long as the disk does, and so can
-//! reading the table while another mount waits.
+//! Only for threads that may block: a mount of a hung disk waits as long as the disk does, and so
+//! can reading the table while another mount waits.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -38,17 +39,18 @@ pub struct MountPoint {
 pub struct UnmountFlags {
     /// Abort what is under way; only network file systems and few others can (`MNT_FORCE`).
     pub force: bool,
-    /// Take it out of the tree at once and clean up when it is no longer used (`MNT_DETACH`). After this
-    /// a process can still write to the disk: it never proves that a volume was let go.
+    /// Take it out of the tree at once and clean up when it is no longer used (`MNT_DETACH`). After
+    /// this a process can still write to the disk: it never proves that a volume was let go.
     pub lazy: bool,
 }
 
-/// All mounts, in the order in which they were made; a later one at the same target hides an earlier.
+/// All mounts, in the order in which they were made; a later one at the same target hides an
+/// earlier.
 ///
 /// # Errors
 ///
-/// `/proc` is not mounted, or a line is not understood (kind `InvalidData`): an incomplete list could
-/// say "not mounted" of something that is.
+/// `/proc` is not mounted, or a line is not understood (kind `InvalidData`): an incomplete list
+/// could say "not mounted" of something that is.
 pub fn mounts() -> Result<Vec<MountPoint>, Failed> {
     let table = fs::read(MOUNTINFO).naming("read", MOUNTINFO)?;
     let lines = table
@@ -64,8 +66,8 @@ pub fn mounts() -> Result<Vec<MountPoint>, Failed> {
         .collect()
 }
 
-/// Mounts `device` at `target`. `options` are those of mount(8), with commas: what the kernel takes as a
-/// flag (`ro`, `noatime`, `nosuid`, ...) becomes one, the rest is for the file system.
+/// Mounts `device` at `target`. `options` are those of mount(8), with commas: what the kernel takes
+/// as a flag (`ro`, `noatime`, `nosuid`, ...) becomes one, the rest is for the file system.
 ///
 /// # Errors
 ///
@@ -80,8 +82,8 @@ pub fn mount(device: &Path, target: &Path, fstype: &str, options: &str) -> Resul
     )
 }
 
-/// Unmounts what is on top at `target`; does not follow a symbolic link there. `Ok(false)` if nothing is
-/// mounted there or the path does not exist.
+/// Unmounts what is on top at `target`; does not follow a symbolic link there. `Ok(false)` if
+/// nothing is mounted there or the path does not exist.
 ///
 /// # Errors
 ///
@@ -196,17 +198,18 @@ impl MountPoint {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::io::{Read, Write};
 
-    use nix::sched::CloneFlags;
     use tempfile::tempdir;
 
     use super::*;
-    use crate::testing::{LoopDisk, in_namespaces, run};
+    use crate::testing::{LoopDisk, in_mounts, run};
 
     #[test]
     fn a_line_with_escapes_tags_and_options_is_understood() {
-        let line = br"98 1 8:17 /sub /mnt/with\040space\134 rw,noatime shared:5 master:1 - ext4 /dev/a\011b rw,x=1";
+        let line = concat!(
+            r"98 1 8:17 /sub /mnt/with\040space\134 rw,noatime shared:5 master:1",
+            r" - ext4 /dev/a\011b rw,x=1"
+        );
         let expected = MountPoint {
             major: 8,
             minor: 17,
@@ -215,7 +218,7 @@ mod tests {
             source: "/dev/a\tb".into(),
             options: "rw,noatime,rw,x=1".into(),
         };
-        assert_eq!(parse(line), Some(expected));
+        assert_eq!(parse(line.as_bytes()), Some(expected));
         assert_eq!(parse(b"98 1 8:17 / /mnt rw"), None);
         assert_eq!(parse(b"98 1 8:x / /mnt rw - ext4 /dev/a rw"), None);
     }
@@ -227,23 +230,21 @@ mod tests {
         assert_eq!(data, "errors=panic,discard");
     }
 
+    /// An ext4 volume and an empty directory with a difficult name.
+    fn volume() -> (LoopDisk, tempfile::TempDir, PathBuf) {
+        let disk = LoopDisk::new(16 << 20, 512);
+        run(&format!("mkfs.ext4 -q {}", disk.path().display()));
+        let directory = tempdir().unwrap();
+        let target = directory.path().join("a volume");
+        fs::create_dir(&target).unwrap();
+        let target = target.canonicalize().unwrap();
+        (disk, directory, target)
+    }
+
     #[test]
-    fn an_ext4_volume_is_mounted_listed_used_and_unmounted() {
-        in_namespaces(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS, || {
-            let disk = LoopDisk::new(16 << 20, 512);
-            run(&format!("mkfs.ext4 -q {}", disk.path().display()));
-            nix::mount::mount(
-                None::<&str>,
-                "/",
-                None::<&str>,
-                MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-                None::<&str>,
-            )
-            .unwrap();
-            let directory = tempdir().unwrap();
-            let target = directory.path().join("a volume");
-            fs::create_dir(&target).unwrap();
-            let target = target.canonicalize().unwrap();
+    fn a_volume_is_mounted_listed_used_and_unmounted() {
+        in_mounts(|| {
+            let (disk, _directory, target) = volume();
             let soft = UnmountFlags::default();
             assert!(!unmount(&target, soft).unwrap(), "not mounted yet");
             mount(
@@ -264,25 +265,24 @@ mod tests {
                 ("ext4", disk.path())
             );
             assert!(found.options.contains("noatime") && found.options.contains("nosuid"));
-            let mut file = File::create(target.join("file")).unwrap();
-            file.write_all(b"kept").unwrap();
+            let file = File::create(target.join("file")).unwrap();
             assert_eq!(
                 unmount(&target, soft).unwrap_err().errno(),
                 Some(libc::EBUSY)
             );
             drop(file);
             assert!(unmount(&target, soft).unwrap());
+            assert!(mounts().unwrap().iter().all(|mount| !mount.is_at(&target)));
+        });
+    }
+
+    #[test]
+    fn options_reach_the_kernel_and_bad_ones_are_refused() {
+        in_mounts(|| {
+            let (disk, _directory, target) = volume();
             mount(disk.path(), &target, "ext4", "ro").unwrap();
-            let mut kept = String::new();
-            File::open(target.join("file"))
-                .unwrap()
-                .read_to_string(&mut kept)
-                .unwrap();
-            assert_eq!(kept, "kept");
-            assert_eq!(
-                File::create(target.join("no")).unwrap_err().raw_os_error(),
-                Some(libc::EROFS)
-            );
+            let refused = File::create(target.join("file")).unwrap_err();
+            assert_eq!(refused.raw_os_error(), Some(libc::EROFS));
             assert!(
                 unmount(
                     &target,
@@ -296,6 +296,8 @@ mod tests {
             assert!(mounts().unwrap().iter().all(|mount| !mount.is_at(&target)));
             let wrong = mount(disk.path(), &target, "ext4", "nonsense=1").unwrap_err();
             assert_eq!(wrong.errno(), Some(libc::EINVAL));
+            let absent = mount(Path::new("/dev/absent"), &target, "ext4", "").unwrap_err();
+            assert_eq!(absent.errno(), Some(libc::ENOENT));
         });
     }
 }

@@ -1,16 +1,18 @@
 //! What several tests need: waiting for the real event, private namespaces, loop disks.
 //!
-//! The tests use the real kernel and run as root. Everything they make is private to the test and goes
-//! away with its guard, also when the test panics.
+//! The tests use the real kernel and run as root. Everything they make is private to the test and
+//! goes away with its guard, also when the test panics.
 
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::mount::MsFlags;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 
@@ -77,6 +79,15 @@ pub(crate) fn in_namespaces(flags: CloneFlags, test: impl FnOnce() + Send + 'sta
 pub(crate) fn in_network(test: impl FnOnce() + Send + 'static) {
     in_namespaces(CloneFlags::CLONE_NEWNET, || {
         run("ip link set lo up");
+        test();
+    });
+}
+
+/// A mount namespace from which no mount reaches the host.
+pub(crate) fn in_mounts(test: impl FnOnce() + Send + 'static) {
+    in_namespaces(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS, || {
+        let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
+        nix::mount::mount(none, "/", none, private, none).expect("private mounts");
         test();
     });
 }
@@ -164,4 +175,31 @@ impl Drop for LoopDisk {
             );
         }
     }
+}
+
+/// Whether this is a child process made to run the body of the test `name` (its path below the
+/// crate). In the test process: runs such a child, as `user` if given, requires its success and
+/// says false.
+///
+/// For what would change the whole test process: locked memory, limits, its parent.
+pub(crate) fn in_child(name: &str, user: Option<u32>) -> bool {
+    const MARK: &str = "STANDFAST_SYS_TEST_CHILD";
+    if std::env::var(MARK).is_ok_and(|child| child == name) {
+        return true;
+    }
+    let mut command = Command::new(std::env::current_exe().expect("the test's own path"));
+    command
+        .args(["--exact", name, "--nocapture"])
+        .env(MARK, name);
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    let output = command.output().expect("a child");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{name}: {text}{errors}"
+    );
+    false
 }

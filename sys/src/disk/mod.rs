@@ -1,14 +1,15 @@
 //! Sectors of a shared disk, past every cache of this host (open(2), O_DIRECT).
 //!
-//! For a thread that owns nothing else: a read or write of a hung disk does not return, and nothing can
-//! call it back. A write that returned is on the medium or in the array's protected cache (`O_DSYNC`);
-//! one that failed may still arrive later, whatever was done since.
+//! For a thread that owns nothing else: a read or write of a hung disk does not return, and nothing
+//! can call it back. A write that returned is on the medium or in the array's protected cache
+//! (`O_DSYNC`); one that failed may still arrive later, whatever was done since.
 
 mod sectors;
 #[cfg(test)]
 mod tests;
 mod used;
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -127,8 +128,8 @@ impl DirectDisk {
         &self.path
     }
 
-    /// Fills `blocks`, all or part of a [`Sectors`], from byte `offset`. Blocks the thread for as long as
-    /// the disk takes.
+    /// Fills `blocks`, all or part of a [`Sectors`], from byte `offset`. Blocks the thread for as
+    /// long as the disk takes.
     ///
     /// # Errors
     ///
@@ -142,9 +143,9 @@ impl DirectDisk {
         self.whole(offset, blocks.len(), done)
     }
 
-    /// Writes `blocks`, all or part of a [`Sectors`], at byte `offset`, and returns when it is durable.
-    /// Blocks the thread for as long as the disk takes. After an error the old or the new content, or
-    /// parts of both, may be on the disk, now or later.
+    /// Writes `blocks`, all or part of a [`Sectors`], at byte `offset`, and returns when it is
+    /// durable. Blocks the thread for as long as the disk takes. After an error the old or the new
+    /// content, or parts of both, may be on the disk, now or later.
     ///
     /// # Errors
     ///
@@ -187,8 +188,11 @@ impl DirectDisk {
         })
     }
 
-    fn at(&self, offset: u64) -> String {
-        format!("{} at byte {offset}", self.path.display())
+    fn at(&self, offset: u64) -> Place<'_> {
+        Place {
+            path: &self.path,
+            offset,
+        }
     }
 }
 
@@ -201,6 +205,18 @@ impl AsFd for DirectDisk {
 impl AsRawFd for DirectDisk {
     fn as_raw_fd(&self) -> RawFd {
         self.file.as_raw_fd()
+    }
+}
+
+/// Where a transfer failed; turned into text only then, for a disk's loop must not allocate.
+struct Place<'a> {
+    path: &'a Path,
+    offset: u64,
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} at byte {}", self.path.display(), self.offset)
     }
 }
 

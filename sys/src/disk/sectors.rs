@@ -15,7 +15,8 @@ pub struct Sectors {
 }
 
 impl Sectors {
-    /// Allocates `bytes`, rounded up to whole multiples of [`SECTORS_ALIGNMENT`], filled with zeros.
+    /// Allocates `bytes`, rounded up to whole multiples of [`SECTORS_ALIGNMENT`], filled with
+    /// zeros.
     #[must_use]
     pub fn new(bytes: usize) -> Sectors {
         let pages = bytes.div_ceil(SECTORS_ALIGNMENT);
@@ -30,8 +31,8 @@ impl Deref for Sectors {
 
     fn deref(&self) -> &[u8] {
         let length = self.pages.len() * SECTORS_ALIGNMENT;
-        // SAFETY: a Page is exactly SECTORS_ALIGNMENT initialised bytes, so the slice of pages is these
-        // many bytes, borrowed as long as self is.
+        // SAFETY: a Page is exactly SECTORS_ALIGNMENT initialised bytes, so the slice of pages is
+        // these many bytes, borrowed as long as self is.
         unsafe { std::slice::from_raw_parts(self.pages.as_ptr().cast(), length) }
     }
 }

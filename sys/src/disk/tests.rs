@@ -5,12 +5,9 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::mount::MsFlags;
-use nix::sched::CloneFlags;
-
 use super::*;
 use crate::mount;
-use crate::testing::{LoopDisk, in_namespaces, run};
+use crate::testing::{LoopDisk, in_mounts, run};
 
 const MIB: u64 = 1 << 20;
 
@@ -114,6 +111,8 @@ fn a_regular_file_stands_in_for_a_disk() {
     disk.write_at(8192, &sectors).unwrap();
     assert_eq!(fs::read(&path).unwrap()[8191..8194], [0, 9, 9]);
     assert_eq!(looks_used(&path).unwrap(), [Finding::Data { offset: 8192 }]);
+    fs::write(&path, b"a text").unwrap();
+    assert_eq!(looks_used(&path).unwrap(), [Finding::Data { offset: 0 }]);
 }
 
 #[test]
@@ -190,9 +189,7 @@ fn what_the_real_tools_make_is_recognised() {
 
 #[test]
 fn a_mounted_disk_is_reported_with_its_target() {
-    in_namespaces(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS, || {
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+    in_mounts(|| {
         let disk = LoopDisk::new(16 * MIB, 512);
         run(&format!("mkfs.ext4 -q {}", disk.path().display()));
         let directory = tempfile::tempdir().unwrap();

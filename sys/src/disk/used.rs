@@ -1,7 +1,7 @@
 //! Whether a disk that is about to be formatted belongs to somebody.
 //!
-//! Every check errs towards "used": a false alarm costs the operator a look, a miss costs his data. Read
-//! past the page cache, since another host may have written last. May block on a hung disk.
+//! Every check errs towards "used": a false alarm costs the operator a look, a miss costs his data.
+//! Read past the page cache, since another host may have written last. May block on a hung disk.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -17,7 +17,8 @@ use crate::mount::mounts;
 /// How much of the start is looked at.
 const HEAD_BYTES: u64 = 1 << 20;
 
-/// How much of the end is looked at: old RAID superblocks and the second partition table live there.
+/// How much of the end is looked at: old RAID superblocks and the second partition table live
+/// there.
 const TAIL_BYTES: u64 = 128 * 1024;
 
 /// One sign that a disk is in use or holds data.
@@ -61,8 +62,8 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Everything that speaks against overwriting the disk; empty if nothing does. A regular file is only
-/// searched for content.
+/// Everything that speaks against overwriting the disk; empty if nothing does. A regular file is
+/// only searched for content.
 ///
 /// # Errors
 ///
@@ -84,12 +85,16 @@ pub fn looks_used(path: &Path) -> Result<Vec<Finding>, Error> {
     let tail_at = disk.bytes().saturating_sub(TAIL_BYTES);
     let tail = read(&disk, tail_at, disk.bytes() - tail_at)?;
     search_tail(&tail, tail_at, &mut findings);
-    if findings.len() == before
-        && let Some(offset) = head.iter().position(|byte| *byte != 0)
-    {
-        findings.push(Finding::Data {
-            offset: offset as u64,
-        });
+    if findings.len() == before {
+        let nonzero = head
+            .iter()
+            .position(|byte| *byte != 0)
+            .map(|offset| offset as u64);
+        // What follows the last whole block of a regular file cannot be read directly.
+        let block = u64::from(disk.block_bytes());
+        let ragged = disk.bytes() % block;
+        let unread = (ragged > 0).then_some(disk.bytes() - ragged);
+        findings.extend(nonzero.or(unread).map(|offset| Finding::Data { offset }));
     }
     Ok(findings)
 }
@@ -162,8 +167,8 @@ fn sysfs((major, minor): (u32, u32)) -> PathBuf {
     PathBuf::from(format!("/sys/dev/block/{major}:{minor}"))
 }
 
-/// The kernel gives a block device to one exclusive opener, a mount or volume manager included (open(2),
-/// `O_EXCL` without `O_CREAT`).
+/// The kernel gives a block device to one exclusive opener, a mount or volume manager included
+/// (open(2), `O_EXCL` without `O_CREAT`).
 fn is_claimed(path: &Path) -> Result<bool, Failed> {
     match OpenOptions::new()
         .read(true)

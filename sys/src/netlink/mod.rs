@@ -1,9 +1,10 @@
-//! Addresses and links of this host over rtnetlink, with no helper program and no runtime (rtnetlink(7)).
+//! Addresses and links of this host over rtnetlink, with no helper program and no runtime
+//! (rtnetlink(7)).
 //!
-//! [`Route`] is opened early and kept: the guard releases addresses with it when nothing else works.
-//! It waits for the kernel's answer at most [`ANSWER_TIMEOUT`]. What no timeout covers: the kernel
-//! does the work inside the send, under a lock (`rtnl`) that a hung network driver can hold. The
-//! addresses' finite lifetime and the watchdog are there for that case.
+//! [`Route`] is opened early and kept: the guard releases addresses with it when nothing else
+//! works. It waits for the kernel's answer at most [`ANSWER_TIMEOUT`]. What no timeout covers: the
+//! kernel does the work inside the send, under a lock (`rtnl`) that a hung network driver can hold.
+//! The addresses' finite lifetime and the watchdog are there for that case.
 //!
 //! [`Monitor`] belongs to a loop: it never waits and tells what changed.
 

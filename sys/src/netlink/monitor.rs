@@ -1,7 +1,7 @@
 //! What changes in the kernel's links and IPv4 addresses, as it tells its subscribers.
 //!
-//! A pulled cable can be reported up to a second late: the kernel batches carrier losses. The silence
-//! of the peer is the faster sign.
+//! A pulled cable can be reported up to a second late: the kernel batches carrier losses. The
+//! silence of the peer is the faster sign.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -61,8 +61,8 @@ impl Monitor {
         })
     }
 
-    /// The next change; `None` when nothing more is waiting. Never waits. What cannot be decoded counts
-    /// as lost: [`Change::Overrun`].
+    /// The next change; `None` when nothing more is waiting. Never waits. What cannot be decoded
+    /// counts as lost: [`Change::Overrun`].
     ///
     /// # Errors
     ///

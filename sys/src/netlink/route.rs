@@ -75,19 +75,19 @@ impl Route {
         })
     }
 
-    /// Adds an address, or renews the lifetime of one that is there with the same prefix: calling it
-    /// twice is not an error, so there is no `EEXIST`. The same `ip` with another `prefix` is another
-    /// address to the kernel.
+    /// Adds an address, or renews the lifetime of one that is there with the same prefix: calling
+    /// it twice is not an error, so there is no `EEXIST`. The same `ip` with another `prefix` is
+    /// another address to the kernel.
     ///
     /// With a lifetime the kernel itself removes the address when it is not renewed; it looks about
-    /// once a second, so removal can be that much late. `u32::MAX` seconds is "for ever" to the kernel.
-    /// A /32 comes without a route of its own (`IFA_F_NOPREFIXROUTE`), networks shorter than /31 get
-    /// their broadcast address.
+    /// once a second, so removal can be that much late. `u32::MAX` seconds is "for ever" to the
+    /// kernel. A /32 comes without a route of its own (`IFA_F_NOPREFIXROUTE`), networks shorter
+    /// than /31 get their broadcast address.
     ///
     /// # Errors
     ///
-    /// No such interface (`ENODEV`), no privilege (CAP_NET_ADMIN), `EINVAL` for a prefix above 32, or
-    /// no answer in [`ANSWER_TIMEOUT`] (kind `TimedOut`: it may or may not have been done).
+    /// No such interface (`ENODEV`), no privilege (CAP_NET_ADMIN), `EINVAL` for a prefix above 32,
+    /// or no answer in [`ANSWER_TIMEOUT`] (kind `TimedOut`: it may or may not have been done).
     pub fn add_address(
         &mut self,
         interface_index: u32,
@@ -238,8 +238,9 @@ impl Route {
         Ok(())
     }
 
-    /// Hands every message that answers the last request to `take`, until the kernel says that it was
-    /// the last. Late answers to requests that timed out are skipped. False: the dump is inconsistent.
+    /// Hands every message that answers the last request to `take`, until the kernel says that it
+    /// was the last. Late answers to requests that timed out are skipped. False: the dump is
+    /// inconsistent.
     fn collect(&mut self, take: Take<'_>) -> io::Result<bool> {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         let mut consistent = true;
@@ -329,8 +330,8 @@ fn broadcast(ip: Ipv4Addr, prefix: u8) -> Option<Ipv4Addr> {
     Some(Ipv4Addr::from_bits(ip.to_bits() | hosts))
 }
 
-/// The end of an answer: zero or a negative error number (netlink(7), `struct nlmsgerr`; a dump's end
-/// carries it in the same place).
+/// The end of an answer: zero or a negative error number (netlink(7), `struct nlmsgerr`; a dump's
+/// end carries it in the same place).
 fn verdict(payload: &[u8], consistent: bool) -> io::Result<bool> {
     match payload.first_chunk().map(|code| i32::from_ne_bytes(*code)) {
         None | Some(0) => Ok(consistent),

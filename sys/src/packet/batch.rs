@@ -68,7 +68,8 @@ impl RecvBatch {
     }
 
     /// Frames that the kernel dropped because the socket's buffer was full, as known with the last
-    /// received frame (`SO_RXQ_OVFL`, socket(7)). Use one batch per socket, or the sum means nothing.
+    /// received frame (`SO_RXQ_OVFL`, socket(7)). Use one batch per socket, or the sum means
+    /// nothing.
     #[must_use]
     pub fn drops(&self) -> u64 {
         self.drops
@@ -95,8 +96,8 @@ impl RecvBatch {
         let room = BATCH_FRAMES as libc::c_uint;
         let first = headers.as_mut_ptr();
         let flags = libc::MSG_DONTWAIT;
-        // SAFETY: every header points to one vector, one buffer and one control block of its own that
-        // are all alive and not otherwise borrowed until this returns; no timeout is given.
+        // SAFETY: every header points to one vector, one buffer and one control block of its own
+        // that are all alive and not otherwise borrowed until this returns; no timeout is given.
         let result =
             unsafe { libc::recvmmsg(descriptor, first, room, flags as _, std::ptr::null_mut()) };
         let received = match answer(result) {

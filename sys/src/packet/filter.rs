@@ -1,4 +1,5 @@
-//! What a raw socket lets through, compiled to the classic BPF program that the kernel runs per frame.
+//! What a raw socket lets through, compiled to the classic BPF program that the kernel runs per
+//! frame.
 //!
 //! Pure: values in, instructions out (linux/filter.h, Documentation/networking/filter.rst). A load
 //! beyond the end of a frame makes the kernel drop it, so a short frame never passes by accident.

@@ -1,4 +1,5 @@
-//! Raw Ethernet: cluster frames and ARP on one interface, below IP and below the firewall (packet(7)).
+//! Raw Ethernet: cluster frames and ARP on one interface, below IP and below the firewall
+//! (packet(7)).
 //!
 //! A socket belongs to the thread of its link. Nothing here blocks; sending and receiving allocate
 //! nothing. Frames can be lost at any time, doubled or delayed, and whatever arrives may have been
@@ -27,9 +28,9 @@ pub const HEADER_BYTES: usize = 14;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The interface is down (`ENETDOWN`) or no longer exists (`ENXIO`, `ENODEV`). Reported once when it
-    /// happens and again for every send. A socket survives down and up; it does not survive the
-    /// removal of its interface: look up the new index and open another.
+    /// The interface is down (`ENETDOWN`) or no longer exists (`ENXIO`, `ENODEV`). Reported once
+    /// when it happens and again for every send. A socket survives down and up; it does not survive
+    /// the removal of its interface: look up the new index and open another.
     #[error("interface {interface_index} is down or gone")]
     LinkGone {
         /// The interface the socket is bound to.
@@ -37,8 +38,8 @@ pub enum Error {
         /// The kernel's answer.
         source: std::io::Error,
     },
-    /// The send buffer or the device's queue is full (`EAGAIN`, `ENOBUFS`): this frame is lost. The next
-    /// heartbeat replaces it; count it.
+    /// The send buffer or the device's queue is full (`EAGAIN`, `ENOBUFS`): this frame is lost. The
+    /// next heartbeat replaces it; count it.
     #[error("the send queue of interface {interface_index} is full")]
     QueueFull {
         /// The interface the socket is bound to.
@@ -66,9 +67,9 @@ pub struct PacketSocket {
 }
 
 impl PacketSocket {
-    /// Opens a socket that receives what passes `filter`, for this host or for `group_mac`, from one
-    /// interface only. The filter is in place before the first frame can arrive, and own frames never
-    /// come back.
+    /// Opens a socket that receives what passes `filter`, for this host or for `group_mac`, from
+    /// one interface only. The filter is in place before the first frame can arrive, and own frames
+    /// never come back.
     ///
     /// Receive buffer: 1 MiB, or as much as `net.core.rmem_max` allows without CAP_NET_ADMIN.
     ///
@@ -107,9 +108,9 @@ impl PacketSocket {
             .send(&[IoSlice::new(&header), IoSlice::new(payload)])
     }
 
-    /// Receives up to [`BATCH_FRAMES`] waiting frames into `batch`, replacing what it held. `Ok(0)` says
-    /// that nothing more is waiting; call until then before waiting for the descriptor again, or an
-    /// edge-triggered loop sleeps on a full socket.
+    /// Receives up to [`BATCH_FRAMES`] waiting frames into `batch`, replacing what it held. `Ok(0)`
+    /// says that nothing more is waiting; call until then before waiting for the descriptor again,
+    /// or an edge-triggered loop sleeps on a full socket.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! The AF_PACKET socket that both kinds share: opened in the one order that loses and leaks nothing.
+//! The AF_PACKET socket that both kinds share: opened in the one order that loses and leaks
+//! nothing.
 //!
 //! ```text
 //! socket(protocol 0) -> filter -> options -> bind(EtherType, interface)
@@ -115,7 +116,8 @@ impl RawSocket {
             sll_addr: [0; 8],
         };
         let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-        // SAFETY: the address is a live sockaddr_ll and the length is its size; the kernel copies it.
+        // SAFETY: the address is a live sockaddr_ll and the length is its size; the kernel copies
+        // it.
         let result = unsafe { libc::bind(self.raw(), (&raw const address).cast(), length) };
         answer(result)
             .map(drop)
@@ -160,8 +162,8 @@ impl RawSocket {
         value: &T,
     ) -> Result<(), Error> {
         let length = size_of::<T>() as libc::socklen_t;
-        // SAFETY: value is live for the call and the length is its size; the kernel copies it, and what
-        // a filter program points to is borrowed by the only caller that passes one.
+        // SAFETY: value is live for the call and the length is its size; the kernel copies it, and
+        // what a filter program points to is borrowed by the only caller that passes one.
         let result = unsafe {
             libc::setsockopt(
                 self.raw(),
