@@ -168,7 +168,7 @@ impl Lab {
         let node = &self.nodes[0];
         let device = node.disk.path().display().to_string();
         let config = format!("{ETC}/cluster.toml");
-        let words = ["disk", "format", "--force", "--config", &config, &device];
+        let words = ["disk", "format", "--yes", "--config", &config, &device];
         node.cli(&words).map(drop)
     }
 
