@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use nix::sys::signal::SigSet;
 use standfast::config::Config;
-use standfast::config::kind::Kind;
 use standfast::node::options::{Options, Role};
 use standfast::node::{core, guard, runner};
+use standfast::object;
 
 /// Exit code when the configuration cannot be used.
 const EXIT_CONFIG: u8 = 2;
@@ -39,10 +39,5 @@ fn read_config(options: &Options) -> Result<Config, String> {
     let path = options.config.display().to_string();
     let text = std::fs::read_to_string(&options.config)
         .map_err(|error| format!("cannot read {path}: {error}"))?;
-    Config::parse(&text, &kinds()).map_err(|errors| errors.render(&path, &text))
-}
-
-/// PLACEHOLDER until the kinds of objects are there.
-fn kinds() -> Vec<Kind> {
-    Vec::new()
+    Config::parse(&text, &object::kind_rows()).map_err(|errors| errors.render(&path, &text))
 }

@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod disk;
 mod error;
+pub mod loop_device;
 pub mod mount;
 pub mod netlink;
 pub mod packet;
@@ -18,6 +19,7 @@ pub mod realtime;
 pub mod sharedpage;
 pub mod signal;
 pub mod socket;
+pub mod spawn;
 #[cfg(test)]
 mod testing;
 pub mod watchdog;

@@ -1,0 +1,340 @@
+//! Programs in a control group of their own: start, output, end, and the certainty that nothing is
+//! left.
+//!
+//! A program starts inside its group, so whatever it forks is in it too, and one write kills them
+//! all. Its output goes straight to a file: no pipe, which would break when the runner dies.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::poll::PollFlags;
+use nix::unistd::User;
+use standfast_sys::cgroup::Cgroup;
+use standfast_sys::process::{Ended, PidFd, Signal};
+use standfast_sys::spawn::spawn_in;
+
+use super::{BuildContext, Context, ObjectError, Urgency, Woke, holders, wait_for};
+
+/// Output above this is moved aside and begun anew; one older file is kept. Both lie in memory.
+const OUTPUT_BYTES_MAX: u64 = 1 << 20;
+
+/// How much of the output's end is searched for the last line.
+const TAIL_BYTES: u64 = 512;
+
+/// Longest part of the last line that is quoted.
+const QUOTE_CHARS: usize = 160;
+
+/// What to start, where, and with what around it.
+pub(super) struct Plan<'a> {
+    command: &'a [String],
+    group: PathBuf,
+    output: PathBuf,
+    environment: Vec<(String, String)>,
+    directory: Option<&'a Path>,
+    user: Option<&'a str>,
+}
+
+impl<'a> Plan<'a> {
+    /// A program of the object `name` of a task.
+    pub(super) fn new(
+        name: &str,
+        command: &'a [String],
+        context: &BuildContext,
+        epoch: u32,
+    ) -> Plan<'a> {
+        let environment = vec![
+            ("STANDFAST_TASK".to_owned(), context.task_name.clone()),
+            ("STANDFAST_NODE".to_owned(), context.node.clone()),
+            ("STANDFAST_EPOCH".to_owned(), epoch.to_string()),
+        ];
+        let group = context.cgroup.join(name);
+        let output = output_of(name, context);
+        Plan {
+            command,
+            group,
+            output,
+            environment,
+            directory: None,
+            user: None,
+        }
+    }
+
+    pub(super) fn directory(mut self, directory: Option<&'a Path>) -> Plan<'a> {
+        self.directory = directory;
+        self
+    }
+
+    pub(super) fn user(mut self, user: Option<&'a str>) -> Plan<'a> {
+        self.user = user;
+        self
+    }
+
+    pub(super) fn environment(mut self, more: &[(String, String)]) -> Plan<'a> {
+        self.environment.extend_from_slice(more);
+        self
+    }
+
+    /// Starts it and lets it run.
+    pub(super) fn spawn(&self) -> Result<Program, ObjectError> {
+        let group = Cgroup::create(&self.group)?;
+        let output = open_output(&self.output)?;
+        let errors = output
+            .try_clone()
+            .map_err(ObjectError::file("share the output file"))?;
+        let mut command = Command::new(&self.command[0]);
+        command
+            .args(&self.command[1..])
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors);
+        command
+            .process_group(0)
+            .current_dir(self.directory.unwrap_or(Path::new("/")));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        if let Some(name) = self.user {
+            let user = User::from_name(name).ok().flatten().ok_or_else(|| {
+                ObjectError::Unexpected(format!("there is no user `{name}` on this node"))
+            })?;
+            // Without `groups`, the standard library drops root's supplementary groups.
+            command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+        }
+        let child = spawn_in(&mut command, &group)
+            .map_err(ObjectError::file(format!("start {}", self.command[0])))?;
+        // Nobody has waited for the child yet: the number is still its own.
+        Ok(Program {
+            process: PidFd::open(child.id() as i32)?,
+            ended: None,
+        })
+    }
+
+    /// The error for an ending that was not the wanted one.
+    pub(super) fn failed(&self, ending: &Ending) -> ObjectError {
+        let program = self.command[0].clone();
+        ObjectError::Program {
+            program,
+            ending: ending.with_last_line(&self.output),
+        }
+    }
+}
+
+/// Where the programs of an object write.
+pub(super) fn output_of(name: &str, context: &BuildContext) -> PathBuf {
+    context.directory.join(format!("{name}.log"))
+}
+
+/// A program that was started, or adopted from an earlier runner.
+pub(super) struct Program {
+    process: PidFd,
+    ended: Option<Ending>,
+}
+
+/// How a program ended; nothing is known of one that is not this runner's child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ending(Option<Ended>);
+
+impl Ending {
+    pub(super) fn code(self) -> Option<i32> {
+        match self.0 {
+            Some(Ended::Exited(code)) => Some(code),
+            Some(Ended::Killed(_)) | None => None,
+        }
+    }
+
+    /// A phrase: how it ended and the last line it wrote.
+    pub(super) fn with_last_line(self, output: &Path) -> String {
+        let ending = match self.0 {
+            Some(Ended::Exited(code)) => format!("ended with exit code {code}"),
+            Some(Ended::Killed(signal)) => format!("was killed by {signal}"),
+            None => "ended".to_owned(),
+        };
+        match last_line(output) {
+            Some(line) => format!("{ending}; its last line was: {line}"),
+            None => ending,
+        }
+    }
+}
+
+impl Program {
+    /// Takes over the process of an earlier runner. The caller checks afterwards that it is the
+    /// meant one.
+    pub(super) fn adopt(pid: i32) -> Option<Program> {
+        PidFd::open(pid).ok().map(|process| Program {
+            process,
+            ended: None,
+        })
+    }
+
+    pub(super) fn pid(&self) -> i32 {
+        self.process.pid()
+    }
+
+    pub(super) fn descriptor(&self) -> (std::os::fd::BorrowedFd<'_>, PollFlags) {
+        (self.process.as_fd(), PollFlags::POLLIN)
+    }
+
+    /// How it ended; none while it runs.
+    pub(super) fn ended(&mut self) -> Option<Ending> {
+        if self.ended.is_none() && self.process.has_ended().unwrap_or(false) {
+            self.ended = Some(Ending(self.process.wait().ok().flatten()));
+        }
+        self.ended
+    }
+
+    pub(super) fn signal(&self, signal: Signal) -> Result<(), ObjectError> {
+        self.process.send_signal(signal)?;
+        Ok(())
+    }
+}
+
+/// Runs a program to its end. On the deadline, or when cancelled, it is killed; what it
+/// left in its group goes with the object.
+pub(super) fn run(
+    plan: &Plan<'_>,
+    context: &Context<'_>,
+    urgency: Urgency,
+    deadline: Instant,
+) -> Result<Ending, ObjectError> {
+    let mut program = plan.spawn()?;
+    loop {
+        if let Some(ending) = program.ended() {
+            return Ok(ending);
+        }
+        let error = match context.wait(&[program.descriptor()], urgency, deadline) {
+            Woke::Ready(_) => continue,
+            Woke::Cancelled => ObjectError::Cancelled,
+            Woke::Late => ObjectError::late(format!("{} did not end", plan.command[0])),
+        };
+        program.signal(Signal::SIGKILL)?;
+        let _ = wait_for(
+            &[program.descriptor()],
+            Some(Instant::now() + Duration::from_secs(1)),
+        );
+        program.ended();
+        return Err(error);
+    }
+}
+
+/// A control group that is emptied.
+pub(super) struct Group {
+    path: PathBuf,
+}
+
+impl Group {
+    pub(super) fn new(path: PathBuf) -> Group {
+        Group { path }
+    }
+
+    /// Does anything run in it?
+    pub(super) fn is_populated(&self) -> Result<bool, ObjectError> {
+        match Cgroup::open_existing(&self.path)? {
+            Some(group) => Ok(group.is_populated()?),
+            None => Ok(false),
+        }
+    }
+
+    /// Waits until nothing runs in it; false at the deadline or when cancelled.
+    pub(super) fn wait_empty(
+        &self,
+        context: Option<(&Context<'_>, Urgency)>,
+        deadline: Instant,
+    ) -> Result<bool, ObjectError> {
+        let Some(group) = Cgroup::open_existing(&self.path)? else {
+            return Ok(true);
+        };
+        let events = group.events()?;
+        while events.read()?.populated {
+            let wanted = [(events.as_fd(), PollFlags::POLLPRI)];
+            let woke = match context {
+                Some((context, urgency)) => context.wait(&wanted, urgency, deadline),
+                None => wait_for(&wanted, Some(deadline)),
+            };
+            if !matches!(woke, Woke::Ready(_)) {
+                return Ok(!events.read()?.populated);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Kills everything in it and waits until it is gone.
+    pub(super) fn kill_and_wait(&self, deadline: Instant) -> Result<(), ObjectError> {
+        let Some(group) = Cgroup::open_existing(&self.path)? else {
+            return Ok(());
+        };
+        group.kill()?;
+        // Killed processes in the middle of a write to a dead disk stay until the disk lets them
+        // go.
+        if self.wait_empty(None, deadline)? {
+            return Ok(());
+        }
+        let pids = group.procs().unwrap_or_default();
+        let named = pids
+            .iter()
+            .map(|pid| format!("{} ({pid})", holders::name_of(*pid as u32)));
+        let holders = named.collect::<Vec<_>>().join(", ");
+        let what = format!("after SIGKILL the control group {}", group.path().display());
+        Err(ObjectError::InUse { what, holders })
+    }
+
+    /// Removes it when it is empty. That it stays behind is harmless: an empty group runs nothing.
+    pub(super) fn remove(&self) {
+        if let Ok(Some(group)) = Cgroup::open_existing(&self.path) {
+            let _ = group.remove();
+        }
+    }
+
+    /// Is this process in the group itself?
+    pub(super) fn contains(&self, pid: i32) -> bool {
+        let group = Cgroup::open_existing(&self.path).ok().flatten();
+        group
+            .and_then(|group| group.procs().ok())
+            .is_some_and(|pids| pids.contains(&pid))
+    }
+}
+
+fn open_output(path: &Path) -> Result<File, ObjectError> {
+    bound_output(path);
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o640);
+    options
+        .open(path)
+        .map_err(ObjectError::file(format!("open {}", path.display())))
+}
+
+/// Moves long output aside. The writer keeps its descriptor, which always appends: copied and cut,
+/// not renamed. What is written between the two is lost; it is output, not a record.
+pub(super) fn bound_output(path: &Path) {
+    let long = fs::metadata(path).is_ok_and(|file| file.len() > OUTPUT_BYTES_MAX);
+    if !long {
+        return;
+    }
+    if fs::copy(path, path.with_extension("log.1")).is_ok() {
+        let _ = OpenOptions::new()
+            .write(true)
+            .open(path)
+            .and_then(|file| file.set_len(0));
+    }
+}
+
+fn last_line(path: &Path) -> Option<String> {
+    let mut file = File::open(path).ok()?;
+    let length = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))
+        .ok()?;
+    let mut tail = Vec::new();
+    file.take(TAIL_BYTES).read_to_end(&mut tail).ok()?;
+    let tail = String::from_utf8_lossy(&tail);
+    let line = tail.lines().rev().find(|line| !line.trim().is_empty())?;
+    Some(
+        line.trim()
+            .chars()
+            .filter(|letter| !letter.is_control())
+            .take(QUOTE_CHARS)
+            .collect(),
+    )
+}
