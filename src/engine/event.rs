@@ -14,8 +14,9 @@ use crate::model::{NodeId, TaskIndex, TaskState};
 use crate::register::{BlockSeen, Order as DiskOrder};
 use crate::time::Instant;
 
-/// A fact the engine is told.
+/// A fact the engine is told. By value, frame and all: a box would be an allocation for each frame.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)]
 pub enum Event {
     /// Nothing happened but time; also what the caller uses to reach `poll_timeout`.
     Tick,
@@ -45,9 +46,12 @@ pub enum Event {
     },
     /// A read of all register blocks has ended.
     DiskRead {
-        /// When it was begun.
+        /// Before the read was issued.
         begun: Instant,
-        /// What it saw, by node index; `None` if nothing changed since the read before.
+        /// After it had returned.
+        ended: Instant,
+        /// What it saw, by node index, slots of nodes that are not configured included; `None` if
+        /// nothing changed since the read before.
         blocks: Option<Vec<BlockSeen>>,
     },
     /// A read of the register blocks has failed.
@@ -56,9 +60,15 @@ pub enum Event {
         begun: Instant,
     },
     /// The write that was ordered is on the disk.
-    DiskWritten,
+    DiskWritten {
+        /// After it had returned.
+        at: Instant,
+    },
     /// The write that was ordered has failed; it may have landed, and is not in flight any more.
-    DiskWriteFailed,
+    DiskWriteFailed {
+        /// After it had returned.
+        at: Instant,
+    },
     /// The guard has taken back what it held for these tasks (bit by task index).
     Revoked {
         /// Which tasks.
@@ -77,8 +87,10 @@ pub enum Event {
     Leave,
 }
 
-/// What the engine wants done. The caller does it and reports; the engine never waits.
+/// What the engine wants done. The caller does it and reports; the engine never waits. By value, as
+/// events are.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)]
 pub enum Action {
     /// Send this frame on every link, with the link's own number in it.
     Send(Frame),

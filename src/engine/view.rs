@@ -75,12 +75,16 @@ pub enum Cause {
     Evicted,
     /// A start failed on the owner, or the task could not be kept running there.
     Failed,
+    /// The owner cannot serve it: its service network or storage is gone.
+    Unfit,
     /// The heir has taken over what was released to it.
     HandedOver,
     /// A hand-over was called off before the owner stopped.
     CalledOff,
     /// The owner has stopped it and nobody owns it now.
     Stopped,
+    /// The owner runs it and nobody has to be waited for any more.
+    Settled,
 }
 
 /// One task in the view.

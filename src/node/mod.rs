@@ -1,8 +1,11 @@
 //! One node's processes: guard, core and runner, and what they share.
 
 pub mod control;
+pub mod core;
+pub mod guard;
 pub mod messages;
 pub mod options;
 pub mod page;
 pub mod paths;
 pub mod runner;
+pub mod secret;

@@ -1,25 +1,60 @@
 //! The register: one small record that all nodes agree on, changed by compare-and-swap only.
+//!
+//! A pure state machine: it orders reads and writes, is told how they ended, and says what it
+//! knows. One lives in each node, in the thread that decides. The medium is one shared disk with a
+//! block per node that only this node writes ([Disk Paxos], Gafni and Lamport 2003), and the rule
+//! for values is that of CASPaxos (Rystsov 2018): a ballot proposes either a successor of the
+//! newest value it found, or that value again.
+//!
+//! ```text
+//!          phase 1                                      phase 2
+//!   ───┬─────────────┬───────────────────────┬─────────────┬─────────────────────┬──────▶
+//!      write mbal=b  read all: anyone > b?   write bal=b,  read all: anyone > b?
+//!                    no: cur = the value     value = cur   no: decided when this
+//!                    of the highest bal      or successor  read has ended
+//! ```
+//!
+//! Why it is safe. Given: only its node writes a block, one write at a time, and it lands before
+//! it is reported as ended; a read shows each block as it was at some moment between its beginning
+//! and its end.
+//!
+//! 1. *A ballot b is chosen* when its value is on the disk and each other block has, at some
+//!    moment after that, no higher `mbal`. A higher ballot writes `mbal` before its phase-1 read
+//!    begins, so this read begins after b's value landed, and finds it or one of a still higher
+//!    ballot.
+//! 2. So each value accepted in a ballot above b *descends* from b's: by induction it is a
+//!    successor or a copy of a value that is b's or descends from it. Chosen values form one
+//!    chain; epochs rise by one along it, so an epoch has one decided value.
+//! 3. *Won*: the phase-2 read begins after the value landed and shows nobody higher: 1 holds.
+//!    After a read that does show somebody the outcome is open; a later ballot finds the nonce or
+//!    not, and is itself finished before anything is reported: a value merely found may yet be
+//!    outbid.
+//! 4. *Learned by reading*: the first read shows the value on the disk; the second begins after
+//!    the first has ended and shows nobody higher: 1 holds again. One read would not do: its look
+//!    at the other blocks may have been before the value landed.
+//! 5. *Proof*: had a successor been chosen before the read began, the read would show it or a
+//!    descendant, by 2, and not the known value.
+//! 6. *Own ballots never fall*, over restarts too: nothing is written before the own block was
+//!    read, nor after a failed write before a read has shown what became of it.
+//!
+//! What can go wrong is in [`Trouble`]. What no protocol on plain writes survives is a write that
+//! lands after its node has read the block again (an earlier life's, or one the array kept): the
+//! caller must make sure that an earlier daemon has exited, which it cannot while its I/O is under
+//! way. The register checks its own block in every read and stops for good when it finds something
+//! else there.
+//!
+//! [Disk Paxos]: https://www.microsoft.com/en-us/research/publication/disk-paxos/
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod api;
+mod own;
+mod paxos;
+mod scan;
 mod value;
 
+#[cfg(test)]
+mod tests;
+
+pub use api::{BlockSeen, Event, News, Order, Refused, Trouble};
+pub use paxos::Register;
 pub use value::{Ballot, Block, VALUE_MAX, Value};
-
-/// What a read saw of one node's block.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BlockSeen {
-    /// Never written.
-    Blank,
-    /// Valid.
-    Good(Block),
-    /// Both copies are invalid.
-    Damaged,
-}
-
-/// What the register wants of the disk; at most one of each is outstanding.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Begin a read of all blocks after now.
-    Read,
-    /// Write the own block.
-    Write(Block),
-}

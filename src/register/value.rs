@@ -14,6 +14,14 @@ pub struct Value {
     pub bytes: Vec<u8>,
 }
 
+impl Value {
+    /// Epoch and nonce: what a value is recognised by.
+    #[must_use]
+    pub const fn id(&self) -> (u64, u64) {
+        (self.epoch, self.nonce)
+    }
+}
+
 /// A proposal's number: unique to its proposer, ordered by counter, then node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ballot(pub u64);
@@ -22,10 +30,19 @@ impl Ballot {
     /// No ballot yet: smaller than every real one.
     pub const NONE: Ballot = Ballot(0);
 
+    /// Counters from here on make no sense: a thousand ballots a second take 8,000 years to get
+    /// there, and beyond 2^56 the arithmetic would wrap.
+    pub const COUNTER_MAX: u64 = 1 << 48;
+
     /// The smallest ballot of `node` above `self`.
     #[must_use]
     pub const fn next_for(self, node: crate::model::NodeId) -> Ballot {
         Ballot((((self.0 >> 8) + 1) << 8) | node.number() as u64)
+    }
+
+    /// None at all, or one that this node can have begun.
+    const fn may_be_of(self, node: crate::model::NodeId) -> bool {
+        self.0 == 0 || (self.0 & 0xff == node.number() as u64 && self.0 >> 8 < Ballot::COUNTER_MAX)
     }
 }
 
@@ -41,4 +58,81 @@ pub struct Block {
     pub bal: Ballot,
     /// The value accepted in `bal`; an epoch of 0 where there is none.
     pub value: Value,
+}
+
+impl Block {
+    /// Can `node` have written this? What cannot be is treated like a damaged block.
+    #[must_use]
+    pub fn makes_sense(&self, node: crate::model::NodeId) -> bool {
+        self.mbal.may_be_of(node)
+            && self.bal.may_be_of(node)
+            && self.bal <= self.mbal
+            && self.value.bytes.len() <= VALUE_MAX
+            && (self.bal != Ballot::NONE || self.value == Value::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::NodeId;
+
+    #[test]
+    fn ballots_of_two_nodes_never_meet_and_always_rise() {
+        let (one, two) = (NodeId::new(1).unwrap(), NodeId::new(64).unwrap());
+        let first = Ballot::NONE.next_for(two);
+        let second = first.next_for(one);
+        assert_eq!(first, Ballot(0x140));
+        assert_eq!(second, Ballot(0x201));
+        assert!(second.next_for(one) > second);
+    }
+
+    #[test]
+    fn a_block_that_its_node_cannot_have_written_is_told() {
+        let node = NodeId::new(3).unwrap();
+        let value = Value {
+            epoch: 1,
+            nonce: 7,
+            bytes: vec![1],
+        };
+        let good = Block {
+            writes: 2,
+            mbal: Ballot(0x203),
+            bal: Ballot(0x103),
+            value,
+        };
+        assert!(good.makes_sense(node) && Block::default().makes_sense(node));
+        let wrong = [
+            Block {
+                mbal: Ballot(0x202),
+                ..good.clone()
+            },
+            Block {
+                bal: Ballot(0x102),
+                ..good.clone()
+            },
+            Block {
+                bal: Ballot(0x303),
+                ..good.clone()
+            },
+            Block {
+                bal: Ballot::NONE,
+                ..good.clone()
+            },
+            Block {
+                mbal: Ballot(u64::MAX << 8 | 3),
+                ..good.clone()
+            },
+            Block {
+                value: Value {
+                    bytes: vec![0; VALUE_MAX + 1],
+                    ..Value::default()
+                },
+                ..good
+            },
+        ];
+        for block in wrong {
+            assert!(!block.makes_sense(node), "{:?} {:?}", block.mbal, block.bal);
+        }
+    }
 }

@@ -9,6 +9,7 @@ mod sectors;
 mod tests;
 mod used;
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -187,8 +188,11 @@ impl DirectDisk {
         })
     }
 
-    fn at(&self, offset: u64) -> String {
-        format!("{} at byte {offset}", self.path.display())
+    fn at(&self, offset: u64) -> Place<'_> {
+        Place {
+            path: &self.path,
+            offset,
+        }
     }
 }
 
@@ -201,6 +205,18 @@ impl AsFd for DirectDisk {
 impl AsRawFd for DirectDisk {
     fn as_raw_fd(&self) -> RawFd {
         self.file.as_raw_fd()
+    }
+}
+
+/// Where a transfer failed; turned into text only then, for a disk's loop must not allocate.
+struct Place<'a> {
+    path: &'a Path,
+    offset: u64,
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} at byte {}", self.path.display(), self.offset)
     }
 }
 

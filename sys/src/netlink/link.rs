@@ -16,6 +16,10 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 
+/// The carrier alone is not enough: for a moment after it has come the kernel still throws away
+/// what is sent, without an error, until it has attached the queue and set `IFF_RUNNING`.
+const RUNNING: LinkFlags = LinkFlags::Up.union(LinkFlags::LowerUp).union(LinkFlags::Running);
+
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -29,7 +33,7 @@ pub struct Link {
     pub mtu: u32,
     /// The administrator switched it on (`IFF_UP`).
     pub up: bool,
-    /// It is on and has a carrier (`IFF_LOWER_UP`).
+    /// It is on, has a carrier (`IFF_LOWER_UP`) and its queue takes frames (`IFF_RUNNING`).
     pub running: bool,
     /// The bridge or bond that owns it. A bridge takes all frames away from its ports: raw sockets
     /// belong on the bridge itself.
@@ -51,7 +55,7 @@ impl Link {
             mac: None,
             mtu: 0,
             up: header.flags.contains(LinkFlags::Up),
-            running: header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
+            running: header.flags.contains(RUNNING),
             master: None,
         };
         for attribute in NlasIterator::new(payload.get(HEADER_BYTES..).unwrap_or_default()) {

@@ -1,0 +1,215 @@
+//! A picture of the engine for `status`.
+
+use super::{Engine, LinkStatus, NodeStatus, RegisterStatus, Snapshot, TaskStatus, View};
+use crate::model::{NodeId, TaskIndex, TaskState};
+use crate::register::Trouble;
+use crate::time::{Instant, Span};
+
+impl Engine {
+    /// Everything `status` shows, as known at `now`.
+    #[must_use]
+    pub fn snapshot(&self, now: Instant) -> Snapshot {
+        let standing = if self.is_member() {
+            "member"
+        } else if self.is_listed() {
+            "joining"
+        } else {
+            "outside"
+        };
+        let age = |date: Option<Instant>| date.map_or(Span(u64::MAX), |at| now.since(at));
+        let length = self.timing().lease;
+        let frames = age(self.lease.by_frames) < length;
+        let register = age(self.lease.by_register) < length;
+        let proof = match (frames, register) {
+            (true, true) => "both",
+            (true, false) => "frames",
+            (false, true) => "register",
+            (false, false) => "none",
+        };
+        Snapshot {
+            at: now,
+            node: self.me(),
+            epoch: self.view.epoch,
+            standing: standing.into(),
+            waiting_for: self.waiting_for.clone().filter(|_| !self.is_member()),
+            lease_ms: self.lease.until().since(now).as_ms_f64(),
+            proof: proof.into(),
+            nodes: self
+                .setup
+                .nodes
+                .iter()
+                .map(|(node, _)| self.node_status(*node, now))
+                .collect(),
+            links: (0..self.links.len())
+                .map(|link| self.link_status(link, now))
+                .collect(),
+            register: self.register_status(now),
+            tasks: self.tasks().map(|task| self.task_status(task)).collect(),
+            alarms: self.current_alarms(),
+        }
+    }
+
+    fn node_status(&self, node: NodeId, now: Instant) -> NodeStatus {
+        let peer = self.peers.of(node);
+        let me = node == self.me();
+        let state = match self.view.member(node) {
+            _ if !me && peer.incompatible => "incompatible",
+            Some(_) if !me && !self.heard_lately(node) => "silent",
+            Some(member) => match member.standing {
+                super::Standing::Member => "member",
+                super::Standing::Joining => "joining",
+            },
+            None if me || self.heard_lately(node) => "outside",
+            None => "silent",
+        };
+        let eviction = self
+            .view
+            .evictions
+            .iter()
+            .find(|eviction| eviction.node == node);
+        NodeStatus {
+            node,
+            state: state.into(),
+            standby: self.view.standby.contains(node),
+            heard_ms: peer.alive_at.map(|at| now.since(at).as_ms_f64()),
+            epoch: if me { self.view.epoch } else { peer.epoch },
+            evicted: eviction.map(|eviction| {
+                let by = self.name(eviction.by);
+                format!(
+                    "in epoch {} by {by}: {}",
+                    eviction.epoch,
+                    eviction.reason.words()
+                )
+            }),
+        }
+    }
+
+    fn link_status(&self, index: usize, now: Instant) -> LinkStatus {
+        let link = &self.links[index];
+        let others = self.setup.nodes.iter().map(|(node, _)| *node);
+        let heard = others.filter_map(|node| {
+            let at = self.peers.of(node).on_link[index]?;
+            Some((node, now.since(at).as_ms_f64()))
+        });
+        LinkStatus {
+            link: index as u8,
+            up: link.up,
+            reason: link.reason.clone(),
+            frames: link.frames,
+            peers: heard.collect(),
+            crossed: link.crossed,
+            downs: link.downs,
+        }
+    }
+
+    fn register_status(&self, now: Instant) -> RegisterStatus {
+        RegisterStatus {
+            reachable: self.read_ok,
+            read_ms: self.last_read.map(|at| now.since(at).as_ms_f64()),
+            trouble: self.register.trouble().map(trouble_words),
+        }
+    }
+
+    fn task_status(&self, task: TaskIndex) -> TaskStatus {
+        let record = self.view.task(task);
+        let others = self.setup.nodes.iter().map(|(node, _)| *node);
+        let states = others.filter_map(|node| {
+            if node == self.me() {
+                return Some((node, self.local[task.index()].state()));
+            }
+            self.heard_lately(node)
+                .then(|| (node, self.peers.of(node).tasks[task.index()].state))
+        });
+        let states: Vec<(NodeId, TaskState)> = states.collect();
+        let runs = states.iter().any(|(_, state)| *state == TaskState::Started);
+        TaskStatus {
+            task,
+            owner: record.owner,
+            heir: record.heir,
+            epoch: record.epoch,
+            wanted: record.wanted,
+            blocked: if runs || !record.wanted {
+                None
+            } else {
+                Some(self.why_not(task))
+            },
+            states,
+            failed_on: record.failed_on.iter().collect(),
+            cause: record.cause.words().into(),
+        }
+    }
+
+    /// Why a wanted task does not run, as far as this node can tell.
+    fn why_not(&self, task: TaskIndex) -> String {
+        let record = self.view.task(task);
+        let Some(owner) = record.owner else {
+            let all = self.rejected(&self.view, task, None);
+            return format!("nobody owns it: {}", all.join("; "));
+        };
+        if owner != self.me() {
+            return format!("its owner {} does not run it yet", self.name(owner));
+        }
+        if !self.lease.valid(self.now) {
+            return "this node owns it but holds no lease".into();
+        }
+        if !self.earlier_owner_is_out(task, &record) {
+            let earlier = record.after.map_or("nobody", |node| self.name(node));
+            return format!("waiting until {earlier} has let go for certain");
+        }
+        match self.local[task.index()].state() {
+            TaskState::Failed => "its start failed here; it is tried again".into(),
+            TaskState::StopFailed => {
+                "a part of it cannot be stopped; see `standfast history`".into()
+            }
+            TaskState::Starting => "it is starting".into(),
+            TaskState::Stopping => "it is stopping".into(),
+            TaskState::Unknown => "the runner has not looked at it yet".into(),
+            TaskState::Stopped | TaskState::Started | TaskState::Released => {
+                "it is about to start".into()
+            }
+        }
+    }
+
+    fn current_alarms(&self) -> Vec<String> {
+        let mut alarms = self.alarms.clone();
+        for (node, name) in &self.setup.nodes {
+            if *node != self.me() && self.peers.of(*node).incompatible {
+                alarms.push(format!("node {name} runs another configuration"));
+            }
+        }
+        for (index, link) in self.links.iter().enumerate() {
+            if !link.up {
+                alarms.push(format!("link {index} is down: {}", link.reason));
+            } else if link.crossed > 0 {
+                alarms.push(format!(
+                    "link {index} hears another link's frames: swapped cables?"
+                ));
+            }
+        }
+        if self.id_in_use() {
+            alarms.push(format!("another machine uses this node's id {}", self.me()));
+        }
+        alarms.extend(self.register.trouble().map(trouble_words));
+        alarms
+    }
+
+    /// For checks of a simulation: the view as the register must hold it.
+    #[must_use]
+    pub fn known_view(&self) -> &View {
+        &self.view
+    }
+}
+
+fn trouble_words(trouble: Trouble) -> String {
+    match trouble {
+        Trouble::ReadFailed => "the register's disk cannot be read".into(),
+        Trouble::Damaged(nodes) => format!("the register blocks of nodes {nodes:?} are damaged"),
+        Trouble::WriteFailed => "the register's disk cannot be written".into(),
+        Trouble::Foreign => {
+            "somebody else writes this node's register block: a second node with this id?".into()
+        }
+        Trouble::WentBack => {
+            "the register went back in time: a restored backup or another disk?".into()
+        }
+    }
+}

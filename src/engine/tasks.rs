@@ -1,0 +1,668 @@
+//! Each task on this node: what runs here, what should, and the next order to the runner.
+//!
+//! ```text
+//! Unknown --Hello--> Stopped --start--> Starting --done--> Started --stop--> Stopping --> Stopped
+//!                       ^                  |failed            |lost                  '--> Released
+//!                       '---- later -------+------ Failed <---+
+//! ```
+//! `Released` is `Stopped` with a promise: not to be started again in that epoch. The heir acts on it.
+
+use super::changes::Change;
+use super::{Action, Cause, Class, Engine, Failure, Found, Order, Report, TaskRecord};
+use crate::model::{NodeSet, TaskIndex, TaskState};
+use crate::time::{Instant, Span};
+
+/// Longest pause before a task that could not be kept running is tried again on its only node.
+const RETRY_MAX: Span = Span::from_ms(60_000);
+
+/// First such pause.
+const RETRY_MIN: Span = Span::from_ms(2_000);
+
+/// Time a task must have run before its earlier failures are forgotten.
+const FORGET_FAILURES: Span = Span::from_ms(600_000);
+
+/// What a stop is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    Stopped,
+    Released(u32),
+    Failed(u32),
+}
+
+/// A task on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Local {
+    /// The runner has not looked yet.
+    Unknown,
+    Stopped,
+    Starting {
+        op: u64,
+        epoch: u32,
+    },
+    Started {
+        epoch: u32,
+        since: Instant,
+    },
+    Stopping {
+        op: u64,
+        then: Then,
+        forced: bool,
+    },
+    /// Some of it may run and should not.
+    Dirty,
+    /// It could not be kept running; nothing of it runs. Tried again after `retry`.
+    Failed {
+        epoch: u32,
+        retry: Instant,
+        pause: Span,
+    },
+    /// Stopping failed; tried again after `retry`.
+    Stuck {
+        then: Then,
+        retry: Instant,
+        pause: Span,
+    },
+    Released {
+        epoch: u32,
+    },
+}
+
+impl Local {
+    pub(super) fn state(self) -> TaskState {
+        match self {
+            Local::Unknown => TaskState::Unknown,
+            Local::Stopped => TaskState::Stopped,
+            Local::Starting { .. } => TaskState::Starting,
+            Local::Started { .. } => TaskState::Started,
+            Local::Stopping { .. } => TaskState::Stopping,
+            Local::Dirty | Local::Stuck { .. } => TaskState::StopFailed,
+            Local::Failed { .. } => TaskState::Failed,
+            Local::Released { .. } => TaskState::Released,
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn on_report(&mut self, report: Report) {
+        match report {
+            Report::Hello { found } => self.on_hello(&found),
+            Report::Gone => {
+                self.runner_there = false;
+                for task in self.tasks() {
+                    let local = &mut self.local[task.index()];
+                    if matches!(local, Local::Starting { .. } | Local::Stopping { .. }) {
+                        *local = Local::Unknown;
+                    }
+                }
+            }
+            Report::Done { op, task, failure } => self.on_done(op, task, failure),
+            Report::Lost { task, failure } => self.on_lost(task, &failure),
+            Report::Note { task, class, text } => match task {
+                Some(task) if task.index() < self.setup.tasks.len() => {
+                    self.task_note(class, task, "", text);
+                }
+                Some(_) | None => self.note(class, None, text),
+            },
+            Report::Fit { tasks } => {
+                self.fit = tasks;
+                self.urgent = true;
+            }
+        }
+    }
+
+    fn on_hello(&mut self, found: &[Found]) {
+        self.runner_there = true;
+        for task in self.tasks() {
+            let seen = found.get(task.index()).copied().unwrap_or(Found::Partly);
+            let before = self.local[task.index()];
+            let now = match (seen, before) {
+                (Found::Running, Local::Started { .. }) => before,
+                (Found::Running, _) => Local::Started {
+                    epoch: self.view.task(task).epoch,
+                    since: self.now,
+                },
+                (Found::Partly, _) => Local::Dirty,
+                (Found::Stopped, Local::Failed { .. } | Local::Released { .. }) => before,
+                (Found::Stopped, _) => Local::Stopped,
+            };
+            self.local[task.index()] = now;
+            if now.state().may_run() {
+                let held = self.granted & bit(task) != 0;
+                if !held && self.lease.valid(self.now) {
+                    self.granted |= bit(task);
+                }
+            } else {
+                self.granted &= !bit(task);
+            }
+            if before != Local::Unknown && now != before {
+                let name = self.task_name(task).to_owned();
+                self.task_note(
+                    Class::Warning,
+                    task,
+                    "the runner was restarted",
+                    format!("{name}: {seen:?}"),
+                );
+            }
+        }
+        self.urgent = true;
+    }
+
+    fn on_done(&mut self, op: u64, task: TaskIndex, failure: Option<Failure>) {
+        if task.index() >= self.setup.tasks.len() {
+            return;
+        }
+        let name = self.task_name(task).to_owned();
+        let (local, class, text) = match (self.local[task.index()], failure) {
+            (Local::Starting { op: mine, epoch }, None) if mine == op => (
+                Local::Started {
+                    epoch,
+                    since: self.now,
+                },
+                Class::Notice,
+                format!("{name} started"),
+            ),
+            (Local::Starting { op: mine, epoch }, Some(failure)) if mine == op => {
+                let text = format!("{name} could not be started: {}", failure.words());
+                if failure.stopped {
+                    (self.failed(task, epoch), Class::Major, text)
+                } else {
+                    (self.stuck(task, Then::Failed(epoch)), Class::Critical, text)
+                }
+            }
+            (Local::Stopping { op: mine, then, .. }, None) if mine == op => (
+                self.after_stop(task, then),
+                Class::Notice,
+                format!("{name} stopped"),
+            ),
+            (Local::Stopping { op: mine, then, .. }, Some(failure)) if mine == op => {
+                let text = format!("{name} could not be stopped: {}", failure.words());
+                (self.stuck(task, then), Class::Critical, text)
+            }
+            (_, _) => return,
+        };
+        if !local.state().may_run() {
+            self.granted &= !bit(task);
+        }
+        self.local[task.index()] = local;
+        self.urgent = true;
+        self.task_note(class, task, "", text);
+    }
+
+    fn on_lost(&mut self, task: TaskIndex, failure: &Failure) {
+        if task.index() >= self.setup.tasks.len() {
+            return;
+        }
+        if let Local::Started { epoch, .. } = self.local[task.index()] {
+            let text = format!("{}: {}", self.task_name(task), failure.words());
+            self.task_note(Class::Major, task, "the task does not run any more", text);
+            self.stop(task, Then::Failed(epoch), false);
+        }
+    }
+
+    /// The guard has let go because the lease was over, or the core stood still.
+    pub(super) fn on_revoked(&mut self, tasks: u64) {
+        for task in self.tasks().filter(|task| tasks & bit(*task) != 0) {
+            self.granted &= !bit(task);
+            if matches!(
+                self.local[task.index()],
+                Local::Starting { .. } | Local::Started { .. }
+            ) {
+                let text = format!("{} released by the guard", self.task_name(task));
+                self.task_note(Class::Major, task, "the lease was over", text);
+                self.stop(task, Then::Stopped, true);
+            }
+        }
+    }
+
+    fn after_stop(&self, task: TaskIndex, then: Then) -> Local {
+        match then {
+            Then::Stopped => Local::Stopped,
+            Then::Released(epoch) => Local::Released { epoch },
+            Then::Failed(epoch) => self.failed(task, epoch),
+        }
+    }
+
+    fn failed(&self, task: TaskIndex, epoch: u32) -> Local {
+        let pause = match self.local[task.index()] {
+            Local::Failed { pause, .. } => pause.times(2).min(RETRY_MAX),
+            _ => RETRY_MIN,
+        };
+        Local::Failed {
+            epoch,
+            retry: self.now + pause,
+            pause,
+        }
+    }
+
+    fn stuck(&self, task: TaskIndex, then: Then) -> Local {
+        let pause = match self.local[task.index()] {
+            Local::Stuck { pause, .. } => pause.times(2).min(RETRY_MAX),
+            _ => RETRY_MIN,
+        };
+        Local::Stuck {
+            then,
+            retry: self.now + pause,
+            pause,
+        }
+    }
+
+    fn op(&mut self) -> u64 {
+        self.next_op = self.next_op.wrapping_add(2);
+        self.next_op
+    }
+
+    fn stop(&mut self, task: TaskIndex, then: Then, forced: bool) {
+        let (op, epoch) = (self.op(), self.view.task(task).epoch);
+        self.local[task.index()] = Local::Stopping { op, then, forced };
+        self.urgent = true;
+        self.act(Action::Order(Order::Stop {
+            op,
+            task,
+            epoch,
+            forced,
+        }));
+    }
+
+    fn start(&mut self, task: TaskIndex) {
+        let (op, epoch) = (self.op(), self.view.task(task).epoch);
+        self.local[task.index()] = Local::Starting { op, epoch };
+        self.granted |= bit(task);
+        self.urgent = true;
+        self.act(Action::Order(Order::Start { op, task, epoch }));
+    }
+
+    /// Takes the next step of every task.
+    pub(super) fn step_tasks(&mut self) {
+        if !self.runner_there {
+            return;
+        }
+        for task in self.tasks() {
+            self.step(task);
+        }
+    }
+
+    fn step(&mut self, task: TaskIndex) {
+        let record = self.view.task(task);
+        match self.local[task.index()] {
+            Local::Unknown => {}
+            Local::Stopped => {
+                if self.may_start(task, &record) {
+                    self.start(task);
+                }
+            }
+            Local::Released { epoch } => {
+                let again = record.owner == Some(self.me()) && record.epoch > epoch;
+                if record.owner != Some(self.me()) || again {
+                    self.local[task.index()] = Local::Stopped;
+                    self.step(task);
+                }
+            }
+            Local::Failed { epoch, retry, .. } => {
+                let given_anew = record.epoch != epoch;
+                if (given_anew || self.now >= retry) && self.may_start(task, &record) {
+                    self.start(task);
+                }
+            }
+            Local::Starting { epoch, .. } => self.check_right(task, &record, epoch),
+            Local::Started { epoch, since } => {
+                self.check_right(task, &record, epoch);
+                if let Local::Started { .. } = self.local[task.index()] {
+                    self.local[task.index()] = Local::Started {
+                        epoch: record.epoch,
+                        since,
+                    };
+                }
+            }
+            Local::Stopping { forced, then, .. } => {
+                if !forced && !self.lease.valid(self.now) {
+                    self.stop(task, then, true);
+                }
+            }
+            Local::Dirty => self.stop(task, Then::Stopped, true),
+            Local::Stuck { then, retry, .. } => {
+                if self.now >= retry {
+                    self.stop(task, then, true);
+                }
+            }
+        }
+    }
+
+    /// Something of the task runs here: may it go on?
+    fn check_right(&mut self, task: TaskIndex, record: &TaskRecord, epoch: u32) {
+        let mine = record.owner == Some(self.me())
+            || (record.heir == Some(self.me()) && record.epoch == epoch);
+        if self.view.epoch == 0 && self.lease.valid(self.now) {
+            return; // a resumed core that has not read the register yet
+        }
+        if !self.lease.valid(self.now) || !mine {
+            self.stop(task, Then::Stopped, true);
+        } else if record.owner == Some(self.me()) && self.must_end(record) {
+            self.stop(task, Then::Stopped, false);
+        } else if record.owner == Some(self.me()) && self.heir_is_ready(record) {
+            self.stop(task, Then::Released(record.epoch), false);
+        }
+    }
+
+    /// The owner is to stop the task without an heir.
+    fn must_end(&self, record: &TaskRecord) -> bool {
+        !record.wanted
+    }
+
+    /// The heir has said that it knows the view which names it.
+    fn heir_is_ready(&self, record: &TaskRecord) -> bool {
+        let Some(heir) = record.heir.filter(|heir| *heir != self.me()) else {
+            return false;
+        };
+        let peer = self.peers.of(heir);
+        let listed = self.view.member(heir).map(|member| member.incarnation);
+        self.heard_lately(heir) && peer.incarnation == listed && peer.epoch >= self.view.epoch
+    }
+
+    /// S2: owner (or heir of what was released) in the newest view, lease held, every earlier owner out.
+    fn may_start(&self, task: TaskIndex, record: &TaskRecord) -> bool {
+        let owns = record.owner == Some(self.me()) && record.heir.is_none_or(|h| h == self.me());
+        let stays = !self.leaving && !self.view.standby.contains(self.me());
+        record.wanted
+            && self.is_member()
+            && self.lease.valid(self.now)
+            && self.distrust.is_none()
+            && (stays || owns)
+            && (owns || self.released_to_me(task, record))
+            && self.earlier_owner_is_out(task, record)
+    }
+
+    fn released_to_me(&self, task: TaskIndex, record: &TaskRecord) -> bool {
+        let Some(owner) = record.owner.filter(|_| record.heir == Some(self.me())) else {
+            return false;
+        };
+        let peer = self.peers.of(owner);
+        let listed = self.view.member(owner).map(|member| member.incarnation);
+        self.heard_lately(owner)
+            && peer.incarnation == listed
+            && peer.epoch == self.view.epoch
+            && peer.says(task, TaskState::Released, record.epoch)
+    }
+
+    pub(super) fn earlier_owner_is_out(&self, task: TaskIndex, record: &TaskRecord) -> bool {
+        let Some(earlier) = record.after.filter(|_| !record.after_is_out) else {
+            return true;
+        };
+        if earlier == self.me() {
+            return !self.local[task.index()].state().may_run();
+        }
+        let known = self.task_known_at[task.index()];
+        if self.now.since(known) >= self.timing().out_after() {
+            return true;
+        }
+        let peer = self.peers.of(earlier);
+        let state = peer.tasks[task.index()].state;
+        self.heard_lately(earlier) && peer.epoch >= self.view.epoch && !state.may_run()
+    }
+
+    pub(super) fn report_of(&self, task: TaskIndex) -> (TaskState, u32) {
+        let local = self.local[task.index()];
+        match local {
+            Local::Released { epoch } => (TaskState::Released, epoch),
+            _ => (local.state(), self.view.task(task).epoch),
+        }
+    }
+
+    /// The first change of the view that some task needs from this node.
+    pub(super) fn task_change(&mut self) -> Option<Change> {
+        self.tasks().find_map(|task| self.change_for(task))
+    }
+
+    fn change_for(&mut self, task: TaskIndex) -> Option<Change> {
+        let record = self.view.task(task);
+        let me = Some(self.me());
+        if record.heir == me && record.owner != me {
+            return self.change_as_heir(task, record);
+        }
+        if record.owner == me {
+            return self.change_as_owner(task, record);
+        }
+        self.place(task, record)
+    }
+
+    fn change_as_heir(&mut self, task: TaskIndex, record: TaskRecord) -> Option<Change> {
+        match self.local[task.index()] {
+            Local::Starting { .. } | Local::Started { .. } => {
+                let next = TaskRecord {
+                    owner: Some(self.me()),
+                    heir: None,
+                    ..record
+                };
+                Some(self.task_step(task, next, Cause::HandedOver, "the owner has released it"))
+            }
+            Local::Failed { epoch, .. } if epoch == record.epoch => {
+                let failed_on = record.failed_on.with(self.me());
+                let next = TaskRecord {
+                    heir: None,
+                    failed_on,
+                    ..record
+                };
+                Some(self.task_step(task, next, Cause::Failed, "the heir could not start it"))
+            }
+            Local::Stopped | Local::Failed { .. } | Local::Released { .. }
+                if self.leaving || self.view.standby.contains(self.me()) || !record.wanted =>
+            {
+                let next = TaskRecord {
+                    heir: None,
+                    ..record
+                };
+                Some(self.task_step(task, next, Cause::CalledOff, "the heir declines"))
+            }
+            _ => None,
+        }
+    }
+
+    fn change_as_owner(&mut self, task: TaskIndex, record: TaskRecord) -> Option<Change> {
+        let local = self.local[task.index()];
+        let idle = matches!(
+            local,
+            Local::Stopped | Local::Failed { .. } | Local::Released { .. }
+        );
+        if idle && !record.wanted {
+            let next = TaskRecord {
+                owner: None,
+                heir: None,
+                ..self.cleared(task, record)
+            };
+            return Some(self.task_step(
+                task,
+                next,
+                Cause::Stopped,
+                "it is stopped and not wanted",
+            ));
+        }
+        if let Local::Failed { epoch, .. } = local
+            && epoch == record.epoch
+        {
+            let failed_on = record.failed_on.with(self.me());
+            let to = self.candidate(&self.view, task, NodeSet::only(self.me()))?;
+            let next = TaskRecord {
+                owner: Some(to),
+                heir: None,
+                failed_on,
+                ..self.cleared(task, record)
+            };
+            return Some(self.task_step(
+                task,
+                next,
+                Cause::Failed,
+                "it could not be kept running here",
+            ));
+        }
+        if let Some(heir) = record.heir {
+            let waited = self.now.since(self.task_known_at[task.index()]);
+            let hopeless = !record.wanted || waited > self.timing().detect.times(4);
+            let runs = matches!(local, Local::Started { .. });
+            if runs && hopeless && !self.heir_is_ready(&record) {
+                let next = TaskRecord {
+                    heir: None,
+                    ..record
+                };
+                let why = format!("{} did not get ready", self.name(heir));
+                return Some(self.task_step(task, next, Cause::CalledOff, &why));
+            }
+            return None;
+        }
+        self.give_away(task, record, idle)
+            .or_else(|| self.tidy(task, record))
+    }
+
+    /// The owner wants to be rid of a task that somebody else can run.
+    fn give_away(&mut self, task: TaskIndex, record: TaskRecord, idle: bool) -> Option<Change> {
+        let standby = self.view.standby.contains(self.me()) || self.leaving;
+        let unfit = self.unfit_for_long(task);
+        if !record.wanted || !(standby || unfit) {
+            return None;
+        }
+        let to = self.candidate(&self.view, task, NodeSet::only(self.me()));
+        let cause = if standby {
+            Cause::Standby
+        } else {
+            Cause::Unfit
+        };
+        match to.filter(|to| standby || self.says_fit(*to, task)) {
+            Some(to) if idle => {
+                let next = TaskRecord {
+                    owner: Some(to),
+                    ..self.cleared(task, record)
+                };
+                Some(self.task_step(task, next, cause, "the owner gives it away"))
+            }
+            Some(to) => {
+                let next = TaskRecord {
+                    heir: Some(to),
+                    ..record
+                };
+                Some(self.task_step(task, next, cause, "the owner gives it away"))
+            }
+            None if self.leaving && idle => {
+                let next = TaskRecord {
+                    owner: None,
+                    ..self.cleared(task, record)
+                };
+                Some(self.task_step(task, next, cause, "the owner leaves and nobody can take it"))
+            }
+            None if self.leaving => {
+                if matches!(self.local[task.index()], Local::Started { .. }) {
+                    self.stop(task, Then::Stopped, false);
+                }
+                None
+            }
+            None => None,
+        }
+    }
+
+    fn unfit_for_long(&mut self, task: TaskIndex) -> bool {
+        let fit = self.is_fit(task);
+        let since = &mut self.unfit_since[task.index()];
+        if fit {
+            *since = None;
+            return false;
+        }
+        let since = *since.get_or_insert(self.now);
+        self.now.since(since) >= self.timing().heartbeat
+    }
+
+    /// Small things that make later takeovers faster: forget whom to wait for, forget failures.
+    fn tidy(&mut self, task: TaskIndex, record: TaskRecord) -> Option<Change> {
+        let Local::Started { since, .. } = self.local[task.index()] else {
+            return None;
+        };
+        let mut view = self.next_view();
+        let next = &mut view.tasks[task.index()];
+        let what = if record.after.is_some() {
+            (next.after, next.after_is_out) = (None, false);
+            "the earlier owner is out"
+        } else if !record.failed_on.is_empty() && self.now.since(since) >= FORGET_FAILURES {
+            next.failed_on = NodeSet::EMPTY;
+            "earlier failures are forgotten"
+        } else {
+            return None;
+        };
+        let mut change = self.change(
+            view,
+            Class::Info,
+            what,
+            "a task that runs needs no memory of it",
+        );
+        change.record.task = Some(task);
+        Some(change)
+    }
+
+    /// The record with nobody to wait for, if that wait is over.
+    fn cleared(&self, task: TaskIndex, record: TaskRecord) -> TaskRecord {
+        if self.earlier_owner_is_out(task, &record) {
+            TaskRecord {
+                after: None,
+                after_is_out: false,
+                ..record
+            }
+        } else {
+            record
+        }
+    }
+
+    /// A task without an owner is placed by the lowest member that is there.
+    fn place(&mut self, task: TaskIndex, record: TaskRecord) -> Option<Change> {
+        let lowest = self
+            .view
+            .full_members()
+            .iter()
+            .find(|node| *node == self.me() || self.heard_lately(*node));
+        if record.owner.is_some() || !record.wanted || lowest != Some(self.me()) {
+            return None;
+        }
+        let to = self.candidate(&self.view, task, NodeSet::EMPTY)?;
+        let preferred = self.setup.tasks[task.index()].nodes.first() == Some(&to);
+        let since = self.task_known_at[task.index()].max(self.member_since);
+        let patience = self.timing().stable + self.timing().detect.times(2);
+        if !preferred && self.now.since(since) < patience {
+            return None;
+        }
+        let next = TaskRecord {
+            owner: Some(to),
+            heir: None,
+            ..record
+        };
+        let mut change =
+            self.task_step(task, next, Cause::Placed, "it is wanted and nobody owns it");
+        change.record.rejected = self.rejected(&self.view, task, Some(to));
+        Some(change)
+    }
+
+    pub(super) fn task_step(
+        &self,
+        task: TaskIndex,
+        next: TaskRecord,
+        cause: Cause,
+        why: &str,
+    ) -> Change {
+        let mut view = self.next_view();
+        let mut next = next;
+        self.stamp(&mut next, cause);
+        view.tasks[task.index()] = next;
+        let what = format!("{}: {why}", self.task_name(task));
+        let mut change = self.change(view, cause.class(), &what, cause.words());
+        change.record.task = Some(task);
+        change
+    }
+}
+
+fn bit(task: TaskIndex) -> u64 {
+    1 << task.index()
+}
+
+impl Failure {
+    /// For people.
+    #[must_use]
+    pub fn words(&self) -> String {
+        if self.object.is_empty() {
+            return self.reason.clone();
+        }
+        format!("{}: {}", self.object, self.reason)
+    }
+}

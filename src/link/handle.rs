@@ -1,0 +1,157 @@
+//! A link as the rest of the process sees it: a place for the newest frame, and a bell.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use mio::Waker;
+use parking_lot::Mutex;
+
+use super::counters::{Count, Counters};
+use crate::frame::Frame;
+use crate::register::{Block, Order};
+
+/// A running link. Dropping it stops the thread without waiting for it.
+#[derive(Debug)]
+pub struct LinkHandle {
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) counters: Arc<Counters>,
+    pub(super) thread: Option<JoinHandle<()>>,
+    /// Disconnected when the thread ends.
+    pub(super) ended: Receiver<()>,
+}
+
+/// A write was ordered while another one had not been taken up: the register never does that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a write of the register block is already waiting for the disk")]
+pub struct OrderRefused;
+
+impl LinkHandle {
+    /// Has the frame sent, with the link's own number in it. Takes the place of a frame that has not
+    /// been sent yet. Never blocks.
+    pub fn send(&self, frame: &Frame) {
+        if self
+            .inbox
+            .work
+            .lock()
+            .frame
+            .replace(frame.clone())
+            .is_some()
+        {
+            self.counters.add(Count::Superseded);
+        }
+        self.inbox.wake();
+    }
+
+    /// Has the register's blocks read or the own one written; a network link ignores it. A read that is
+    /// ordered while a read or a write waits is the same as that one's read. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// A write is waiting already.
+    pub fn order(&self, order: Order) -> Result<(), OrderRefused> {
+        let mut work = self.inbox.work.lock();
+        match order {
+            Order::Read => work.read = true,
+            Order::Write(_) if work.write.is_some() => return Err(OrderRefused),
+            Order::Write(block) => work.write = Some(block),
+        }
+        drop(work);
+        self.inbox.wake();
+        Ok(())
+    }
+
+    /// What the link has done and refused so far.
+    #[must_use]
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Has the thread end after what it is doing. Never blocks.
+    pub fn stop(&self) {
+        self.inbox.stopped.store(true, Ordering::Release);
+        self.inbox.wake();
+    }
+
+    /// Stops the thread and waits until it has ended, at most `patience`: a thread in a hung disk does
+    /// not end. Says whether it did.
+    pub fn join(mut self, patience: Duration) -> bool {
+        self.stop();
+        match self.ended.recv_timeout(patience) {
+            Ok(()) | Err(RecvTimeoutError::Timeout) => false,
+            Err(RecvTimeoutError::Disconnected) => {
+                // A panic has been told on stderr already; it ends the process in release builds.
+                self.thread
+                    .take()
+                    .is_none_or(|thread| thread.join().is_ok())
+            }
+        }
+    }
+}
+
+impl Drop for LinkHandle {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// What the thread has to do.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    /// The newest frame not yet sent.
+    pub(super) frame: Option<Frame>,
+    /// The own block to write; a read follows it.
+    pub(super) write: Option<Block>,
+    /// All blocks are to be read.
+    pub(super) read: bool,
+}
+
+impl Work {
+    pub(super) fn is_empty(&self) -> bool {
+        self.frame.is_none() && self.write.is_none() && !self.read
+    }
+}
+
+/// Both ends of a [`LinkHandle`].
+#[derive(Debug)]
+pub(super) struct Inbox {
+    /// Locked for the time of a copy only.
+    work: Mutex<Work>,
+    stopped: AtomicBool,
+    waker: Waker,
+}
+
+impl Inbox {
+    pub(super) fn new(waker: Waker) -> Inbox {
+        Inbox {
+            work: Mutex::default(),
+            stopped: AtomicBool::new(false),
+            waker,
+        }
+    }
+
+    /// Takes the work, disk orders only if they can be answered.
+    pub(super) fn take(&self, orders_too: bool) -> Work {
+        let mut work = self.work.lock();
+        if orders_too {
+            return std::mem::take(&mut *work);
+        }
+        Work {
+            frame: work.frame.take(),
+            write: None,
+            read: false,
+        }
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    fn wake(&self) {
+        // An eventfd of our own: writing to it fails only when the process is out of its mind, and the
+        // next heartbeat rings again.
+        let _ = self.waker.wake();
+    }
+}

@@ -1,0 +1,136 @@
+//! The loop of a link's thread.
+//!
+//! ```text
+//! ready ---> wait for work, traffic, a change ---> write block, read blocks ---> send, recv ---.
+//!   ^                                                                                        |
+//!   '----------------------------------------------------------------------------------------'
+//! ```
+
+use std::io;
+use std::sync::Arc;
+use std::thread::Builder;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use mio::{Events, Poll, Waker};
+
+use super::counters::Counters;
+use super::disk::DiskLink;
+use super::ethernet::EthernetLink;
+use super::handle::{Inbox, LinkHandle, Work};
+use super::outlet::Outlet;
+use super::{Link, Load, Medium, Parameters, Readiness, Received, Scope, TRAFFIC, WAKE, now};
+use crate::engine::Event;
+use crate::time::{Instant, Span};
+
+/// Stack of a link's thread: locked memory in the daemon, so not the usual 8 MiB.
+const STACK_BYTES: usize = 256 * 1024;
+
+/// Longest wait without looking at the path again.
+const WAIT_MAX: Span = Span::from_ms(60_000);
+
+/// Starts a link's thread.
+///
+/// `setup` runs first in the thread: real-time scheduling, a network namespace. The thread goes on until
+/// [`LinkHandle::stop`], or until nobody receives `events` any more.
+///
+/// # Errors
+///
+/// Out of threads, file descriptors or memory. What is wrong with the path itself is told by
+/// [`Event::LinkState`].
+pub fn spawn(
+    parameters: Parameters,
+    events: Sender<Event>,
+    setup: impl FnOnce() + Send + 'static,
+) -> io::Result<LinkHandle> {
+    let poll = Poll::new()?;
+    let inbox = Arc::new(Inbox::new(Waker::new(poll.registry(), WAKE)?));
+    let counters = Arc::new(Counters::default());
+    let (alive, ended) = crossbeam_channel::bounded(0);
+    let out = Outlet::new(parameters.index, events, inbox.clone(), counters.clone());
+    let name = format!("link-{}", parameters.index);
+    let (thread_inbox, thread_counters) = (inbox.clone(), counters.clone());
+    let thread = Builder::new()
+        .name(name)
+        .stack_size(STACK_BYTES)
+        .spawn(move || {
+            // Dropped when the thread ends, in whatever way.
+            let _alive: Sender<()> = alive;
+            setup();
+            let link = build(parameters, thread_counters);
+            run(link, poll, &thread_inbox, out);
+        })?;
+    Ok(LinkHandle {
+        inbox,
+        counters,
+        thread: Some(thread),
+        ended,
+    })
+}
+
+/// The link for the medium. Opens nothing yet.
+fn build(parameters: Parameters, counters: Arc<Counters>) -> Box<dyn Link> {
+    match parameters.medium.clone() {
+        Medium::Ethernet {
+            interface,
+            ethertype,
+        } => Box::new(EthernetLink::new(
+            parameters, interface, ethertype, counters,
+        )),
+        Medium::Disk { device, highest } => {
+            Box::new(DiskLink::new(parameters, device, highest, counters))
+        }
+    }
+}
+
+fn run(mut link: Box<dyn Link>, mut poll: Poll, inbox: &Inbox, mut out: Outlet) {
+    let mut events = Events::with_capacity(8);
+    let mut more = false;
+    while !inbox.is_stopped() && !out.is_closed() {
+        let Readiness { again, answers } = link.ready(now(), poll.registry());
+        out.state(link.state());
+        // Orders that have waited for this answer ring no bell again.
+        let mut work = if answers {
+            inbox.take(true)
+        } else {
+            Work::default()
+        };
+        if work.is_empty() {
+            let timeout = if more { Duration::ZERO } else { until(again) };
+            // Nothing but a signal interrupts it; then the turn is an empty one.
+            let _ = poll.poll(&mut events, Some(timeout));
+            work = inbox.take(answers);
+        } else {
+            events.clear();
+        }
+        let traffic = more || events.iter().any(|event| event.token() == TRAFFIC);
+        more = turn(&mut *link, &work, traffic, &mut out);
+    }
+}
+
+/// Does what there is to do. Says whether more is waiting to be received.
+fn turn(link: &mut dyn Link, work: &Work, traffic: bool, out: &mut Outlet) -> bool {
+    let mut received = Received::All;
+    if let Some(block) = &work.write {
+        link.send(Load::Block(block), out);
+    }
+    if work.write.is_some() || work.read {
+        received = link.recv(Scope::All, out);
+    } else if traffic {
+        received = link.recv(Scope::Used, out);
+    }
+    if let Some(frame) = &work.frame {
+        link.send(Load::Frame(frame), out);
+        let begun = now();
+        received = link.recv(Scope::Used, out);
+        if received == Received::All {
+            out.drained(begun);
+        }
+    }
+    received == Received::More
+}
+
+/// How long to wait for `again`, rounded up: poll counts milliseconds.
+fn until(again: Instant) -> Duration {
+    (again.since(now()).min(WAIT_MAX) + Span::from_us(999)).to_std()
+}

@@ -1,0 +1,139 @@
+//! What goes into the register and what comes out: plain data, no behaviour.
+
+use crate::model::NodeSet;
+use crate::time::Instant;
+
+use super::{Block, Value};
+
+/// One node's block as one read of the disk shows it. Between the beginning and the end of the
+/// read the block had this content; a write that was finished before the read began is in it.
+///
+/// A block is kept in two copies, written in turn (`writes` odd and even). A reader that finds one
+/// copy invalid must read the pair once more and take the valid copy of *that* read: otherwise a
+/// read that overlaps two writes could show content older than its own beginning.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum BlockSeen {
+    /// Formatted and never written.
+    #[default]
+    Blank,
+    /// The newer valid copy.
+    Good(Block),
+    /// Neither copy is valid, or the sectors cannot be read.
+    Damaged,
+}
+
+/// What has happened. The instants are taken by the thread that does the I/O, `begun` before the
+/// call is issued, `ended` and `at` after it has returned; so they bracket the I/O whatever
+/// the event's way through queues took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A read of all blocks has finished, whoever asked for it.
+    ReadDone {
+        /// Before the read was issued.
+        begun: Instant,
+        /// After it had returned.
+        ended: Instant,
+        /// Every slot of the disk, by node index: also those of nodes that are not configured (any
+        /// more), for the newest value may stand in such a one.
+        blocks: &'a [BlockSeen],
+    },
+    /// A read has failed as a whole.
+    ReadFailed {
+        /// Before the read was issued.
+        begun: Instant,
+    },
+    /// The ordered write is on the disk, whole.
+    Written {
+        /// After it had returned.
+        at: Instant,
+    },
+    /// The ordered write returned an error: it may be on the disk or not, but it is not under way
+    /// any more. A write that has not returned must not be reported at all.
+    WriteFailed {
+        /// After it had returned.
+        at: Instant,
+    },
+    /// Time has passed; due at [`poll_timeout`](super::Register::poll_timeout).
+    Tick,
+}
+
+/// What to do. At most one of each is under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Begin a read of all blocks now. Any read begun after the order was polled answers it, so the
+    /// heartbeat's next read may serve; after a failure or an unlucky overlap it is ordered again.
+    Read,
+    /// Write this node's own block, durably, into the copy that `writes` names.
+    Write(Block),
+}
+
+/// What the caller should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// This value is decided, and newer than the one known before. Precedes every other news that
+    /// follow from it.
+    Learned(Value),
+    /// The proposal is decided.
+    Won {
+        /// What was proposed.
+        value: Value,
+        /// The end of the read that showed it: no proof of an older value, on any node, is of a
+        /// read begun later than this.
+        at: Instant,
+    },
+    /// The register holds something else, and the proposal can never come into force (again).
+    Lost {
+        /// The decided value.
+        current: Value,
+        /// The proposal may have been in force for a while, before `current` was built upon it.
+        unclear: bool,
+    },
+    /// Deadline or tries are used up.
+    GaveUp {
+        /// The proposal may be, or may still come, into force; reads will tell.
+        unclear: bool,
+    },
+    /// Nothing newer than the known value was decided when this read was begun.
+    Proof {
+        /// Before the read was issued.
+        begun: Instant,
+        /// Epoch of the known value.
+        epoch: u64,
+    },
+}
+
+/// Why a proposal was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// One at a time.
+    #[error("a proposal is already under way")]
+    Busy,
+    /// Epochs rise by one.
+    #[error("epoch {new} does not follow {expected}")]
+    NotNext {
+        /// Epoch expected in the register.
+        expected: u64,
+        /// Epoch of the value proposed.
+        new: u64,
+    },
+    /// It would not fit the block.
+    #[error("a value of {0} bytes is longer than {max}", max = super::VALUE_MAX)]
+    TooLong(usize),
+}
+
+/// What keeps the register from working; it heals by itself unless the text says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The latest read failed as a whole.
+    ReadFailed,
+    /// These nodes' blocks cannot be read or make no sense: no proof, no change until they can.
+    Damaged(NodeSet),
+    /// The latest write failed and is not on the disk.
+    WriteFailed,
+    /// The own block is not what was written: a lost write, a late write of an earlier life, or a
+    /// second node with this id. This register writes nothing any more; needs a human.
+    Foreign,
+    /// The disk shows an older or another value than the one known as decided: a restored backup,
+    /// a wrong disk. This register writes nothing any more; needs a human.
+    WentBack,
+}

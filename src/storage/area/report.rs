@@ -1,0 +1,251 @@
+//! What `standfast disk show` tells about an area: for people and, as JSON, for programs.
+//!
+//! A report is made of whatever can be read; what cannot is named among its problems.
+
+use serde::Serialize;
+
+use crate::frame::tag::Keyring;
+use crate::frame::{Frame, FrameError};
+use crate::model::{ClusterId, Incarnation, NodeId, TaskIndex, TaskState};
+
+use super::device::read;
+use super::{
+    AreaError, Blocks, Header, NewestBlock, REGION_LEN, Repair, SLOT_LEN, Side, hex, newest_block,
+    read_header, split_region,
+};
+
+/// An area at the moment of reading.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AreaReport {
+    /// Bytes of the disk.
+    pub size_bytes: u64,
+    /// The header, if there is a good one.
+    pub header: Option<HeaderReport>,
+    /// Each node that has written anything, or whose slots are damaged, by rising id.
+    pub nodes: Vec<NodeReport>,
+    /// All that is wrong, in words. Empty on a sound area.
+    pub problems: Vec<String>,
+}
+
+/// The header.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HeaderReport {
+    /// Cluster id, in hexadecimal.
+    pub cluster: String,
+    /// Nonce of the format, in hexadecimal.
+    pub nonce: String,
+    /// Logical block size when the area was formatted, in bytes.
+    pub block_size: u32,
+    /// Highest node id that has a place.
+    pub nodes_max: u8,
+    /// Bytes of the area.
+    pub area_bytes: u64,
+}
+
+/// What one node has written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NodeReport {
+    /// The node.
+    pub node: NodeId,
+    /// Its latest frame.
+    pub heartbeat: Option<HeartbeatReport>,
+    /// Its register block.
+    pub block: Option<BlockReport>,
+}
+
+/// A node's latest frame on the disk. It is authentic; whether it is recent only two looks tell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HeartbeatReport {
+    /// Boot id, in hexadecimal.
+    pub boot: String,
+    /// Start of the daemon within the boot.
+    pub start: u32,
+    /// Number of the frame.
+    pub sequence: u64,
+    /// Epoch of the view the node knew.
+    pub epoch: u64,
+    /// Flags, by name.
+    pub flags: String,
+    /// Fitness.
+    pub fitness: u8,
+    /// Revision of the configuration.
+    pub config_revision: u32,
+    /// Hash of the configuration, in hexadecimal.
+    pub config_hash: String,
+    /// Tasks that are not simply stopped, by index.
+    pub tasks: Vec<(TaskIndex, TaskState)>,
+}
+
+/// A node's register block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BlockReport {
+    /// Boot id of the writer, in hexadecimal.
+    pub boot: String,
+    /// Start of the daemon within the boot.
+    pub start: u32,
+    /// Writes counted.
+    pub writes: u64,
+    /// Highest ballot begun.
+    pub mbal: u64,
+    /// Highest ballot accepted.
+    pub bal: u64,
+    /// Epoch of the accepted value.
+    pub value_epoch: u64,
+    /// Bytes of the accepted value.
+    pub value_bytes: usize,
+    /// The copy that counts.
+    pub copy: Side,
+}
+
+/// Reads all of `dev` that says something. Fails only where the disk cannot be read.
+pub fn show(
+    dev: &impl Blocks,
+    keyring: &Keyring,
+    cluster: &ClusterId,
+) -> Result<AreaReport, AreaError> {
+    let mut report = AreaReport {
+        size_bytes: dev.size(),
+        header: None,
+        nodes: Vec::new(),
+        problems: Vec::new(),
+    };
+    let header = match read_header(dev, keyring, cluster) {
+        Ok((header, repair)) => {
+            report.problems.extend(repair_problem(repair));
+            header
+        }
+        Err(AreaError::Header(error)) => {
+            report.problems.push(format!("{error}; {}", error.help()));
+            return Ok(report);
+        }
+        Err(error @ AreaError::TooSmall { .. }) => {
+            report.problems.push(error.to_string());
+            return Ok(report);
+        }
+        Err(error) => return Err(error),
+    };
+    report.header = Some(header_report(&header));
+    let mut region = vec![0; REGION_LEN];
+    for node in header.geometry.nodes() {
+        let Some(offset) = header.geometry.region(node) else {
+            continue;
+        };
+        read(dev, offset, &mut region)?;
+        if region.iter().any(|byte| *byte != 0) {
+            let node = node_report(&header, node, &region, keyring, &mut report.problems);
+            report.nodes.push(node);
+        }
+    }
+    Ok(report)
+}
+
+/// One node's region, which is not blank; what is wrong goes to `problems`.
+fn node_report(
+    header: &Header,
+    node: NodeId,
+    region: &[u8],
+    keyring: &Keyring,
+    problems: &mut Vec<String>,
+) -> NodeReport {
+    let mut report = NodeReport {
+        node,
+        heartbeat: None,
+        block: None,
+    };
+    let Some((heartbeat, copy_a, copy_b)) = split_region(region) else {
+        return report;
+    };
+    if heartbeat.iter().any(|byte| *byte != 0) {
+        match heartbeat_of(node, heartbeat, keyring, &header.cluster) {
+            Ok(frame) => report.heartbeat = Some(heartbeat_report(&frame)),
+            Err(problem) => problems.push(format!("heartbeat of node {node}: {problem}")),
+        }
+    }
+    match newest_block(&header.nonce, node, copy_a, copy_b, keyring) {
+        Ok(newest) => {
+            if let Some(error) = newest.damaged {
+                let side = newest.next;
+                problems.push(format!(
+                    "register block of node {node}, copy {side:?}: {error}"
+                ));
+            }
+            report.block = newest
+                .stored
+                .writer
+                .map(|writer| block_report(&newest, writer));
+        }
+        Err(lost) => problems.push(lost.to_string()),
+    }
+    report
+}
+
+/// The frame in a node's heartbeat slot, if it is that node's.
+fn heartbeat_of(
+    node: NodeId,
+    slot: &[u8; SLOT_LEN],
+    keyring: &Keyring,
+    cluster: &ClusterId,
+) -> Result<Frame, String> {
+    let frame =
+        Frame::decode(slot, keyring, cluster).map_err(|error: FrameError| error.to_string())?;
+    if frame.sender != node {
+        return Err(format!(
+            "written by node {}: two nodes use one slot",
+            frame.sender
+        ));
+    }
+    Ok(frame)
+}
+
+fn repair_problem(repair: Repair) -> Option<String> {
+    match repair {
+        Repair::None => None,
+        Repair::Rewrite(side, error) => Some(format!(
+            "header copy {side:?}: {error}; the other copy is good and is used"
+        )),
+    }
+}
+
+fn header_report(header: &Header) -> HeaderReport {
+    HeaderReport {
+        cluster: hex(&header.cluster),
+        nonce: hex(&header.nonce),
+        block_size: header.block_size,
+        nodes_max: header.geometry.nodes_max(),
+        area_bytes: header.geometry.total(),
+    }
+}
+
+fn heartbeat_report(frame: &Frame) -> HeartbeatReport {
+    let tasks = frame.tasks.iter().enumerate().filter_map(|(index, task)| {
+        let told = task.state != TaskState::Stopped;
+        TaskIndex::new(index)
+            .filter(|_| told)
+            .map(|index| (index, task.state))
+    });
+    HeartbeatReport {
+        boot: hex(&frame.incarnation.boot),
+        start: frame.incarnation.start,
+        sequence: frame.sequence,
+        epoch: frame.epoch,
+        flags: frame.flags.to_string(),
+        fitness: frame.fitness,
+        config_revision: frame.config_revision,
+        config_hash: hex(&frame.config_hash),
+        tasks: tasks.collect(),
+    }
+}
+
+fn block_report(newest: &NewestBlock, writer: Incarnation) -> BlockReport {
+    let block = &newest.stored.block;
+    BlockReport {
+        boot: hex(&writer.boot),
+        start: writer.start,
+        writes: block.writes,
+        mbal: block.mbal.0,
+        bal: block.bal.0,
+        value_epoch: block.value.epoch,
+        value_bytes: block.value.bytes.len(),
+        copy: newest.next.other(),
+    }
+}

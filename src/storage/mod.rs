@@ -1,0 +1,3 @@
+//! What Standfast keeps on shared disks.
+
+pub mod area;

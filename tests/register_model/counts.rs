@@ -1,0 +1,55 @@
+//! What happened in the runs.
+
+use std::ops::AddAssign;
+
+/// What a run did; added up to see that everything happens at all.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) won: u64,
+    pub(crate) lost: u64,
+    pub(crate) lost_unclear: u64,
+    pub(crate) gave_up: u64,
+    pub(crate) gave_up_unclear: u64,
+    pub(crate) learned: u64,
+    pub(crate) proofs: u64,
+    pub(crate) crashes: u64,
+    pub(crate) write_errors: u64,
+    pub(crate) torn: u64,
+    pub(crate) damaged: u64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.won += other.won;
+        self.lost += other.lost;
+        self.lost_unclear += other.lost_unclear;
+        self.gave_up += other.gave_up;
+        self.gave_up_unclear += other.gave_up_unclear;
+        self.learned += other.learned;
+        self.proofs += other.proofs;
+        self.crashes += other.crashes;
+        self.write_errors += other.write_errors;
+        self.torn += other.torn;
+        self.damaged += other.damaged;
+    }
+}
+
+impl Counts {
+    /// A test in which nothing happens finds nothing.
+    pub(crate) fn assert_everything_happened(&self) {
+        let all = [
+            self.won,
+            self.lost,
+            self.lost_unclear,
+            self.gave_up,
+            self.gave_up_unclear,
+            self.learned,
+            self.proofs,
+            self.crashes,
+            self.write_errors,
+            self.torn,
+            self.damaged,
+        ];
+        assert!(all.iter().all(|count| *count > 0), "{self:?}");
+    }
+}

@@ -1,0 +1,550 @@
+//! One run: nodes, the disk between them, what goes wrong, and when.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use standfast::model::{NodeId, NodeSet};
+use standfast::register::{Block, BlockSeen, Event, News, Order, Register, Value};
+use standfast::time::{Instant, Span};
+
+use crate::chain::{Chain, Id};
+use crate::counts::Counts;
+use crate::disk::Disk;
+
+/// An undisturbed I/O takes up to this.
+const IO: u64 = 200;
+const BACKOFF: u64 = 400;
+const HEARTBEAT: u64 = 1_000;
+const FAULTS_END: u64 = 30_000;
+const END: u64 = 400_000;
+const STEPS_MAX: u64 = 200_000;
+
+/// How often things go wrong in this run, in per mille.
+struct Faults {
+    crash: u64,
+    write_error: u64,
+    read_error: u64,
+    damage: u64,
+    slow: u64,
+    propose: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Tick,
+    Heartbeat,
+    Sample { read: u64, slot: usize },
+    ReadEnd { read: u64 },
+    WriteTears { write: u64 },
+    WriteLands { write: u64 },
+    WriteReturns { write: u64 },
+    Crash,
+    Restart,
+}
+
+struct Read {
+    id: u64,
+    begun: u64,
+    fails: bool,
+    blocks: Vec<BlockSeen>,
+}
+
+struct Write {
+    id: u64,
+    block: Block,
+    fails: bool,
+    lands: bool,
+    landed: bool,
+}
+
+struct Node {
+    register: Option<Register>,
+    reads: Vec<Read>,
+    /// At most one; a crash leaves it behind, to land or not before the restart.
+    write: Option<Write>,
+    proposal: Option<Id>,
+    old: Id,
+    next_tick: u64,
+    /// Won since the faults have stopped.
+    content: bool,
+    last_proof: u64,
+    /// Newest learned in this life.
+    epoch: u64,
+}
+
+pub(crate) struct World {
+    rng: u64,
+    now: u64,
+    steps: BinaryHeap<Reverse<(u64, u64, usize, Step)>>,
+    numbers: u64,
+    nodes: Vec<Node>,
+    disk: Disk,
+    chain: Chain,
+    faults: Faults,
+    counts: Counts,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64) -> World {
+        let mut world = World {
+            rng: seed,
+            now: 1,
+            steps: BinaryHeap::new(),
+            numbers: 0,
+            nodes: Vec::new(),
+            disk: Disk::new(0),
+            chain: Chain::default(),
+            faults: Faults {
+                crash: 0,
+                write_error: 0,
+                read_error: 0,
+                damage: 0,
+                slow: 0,
+                propose: 0,
+            },
+            counts: Counts::default(),
+        };
+        let count = 2 + world.below(3) as usize;
+        world.disk = Disk::new(count);
+        let [none, few] = [0, 30];
+        let often = |world: &mut World, most: u64| [none, few, most][world.below(3) as usize];
+        world.faults = Faults {
+            crash: often(&mut world, 150),
+            write_error: often(&mut world, 300),
+            read_error: often(&mut world, 200),
+            damage: often(&mut world, 100),
+            slow: often(&mut world, 300),
+            propose: [100, 500, 1_000][world.below(3) as usize],
+        };
+        for node in 0..count {
+            world.nodes.push(Node {
+                register: None,
+                reads: Vec::new(),
+                write: None,
+                proposal: None,
+                old: (0, 0),
+                next_tick: u64::MAX,
+                content: false,
+                last_proof: 0,
+                epoch: 0,
+            });
+            let after = world.below(HEARTBEAT);
+            world.after(after, node, Step::Restart);
+        }
+        world
+    }
+
+    /// Runs to the end of the second phase.
+    pub(crate) fn run(mut self) -> Counts {
+        let mut taken = 0;
+        while let Some(Reverse((at, _, node, step))) = self.steps.pop() {
+            self.now = at;
+            taken += 1;
+            assert!(taken < STEPS_MAX, "it spins");
+            let newest = self.chain.newest();
+            let done =
+                |node: &Node| node.content && node.epoch == newest && node.last_proof > FAULTS_END;
+            if at > END || (at > 2 * FAULTS_END && self.nodes.iter().all(done)) {
+                break;
+            }
+            self.step(node, step);
+        }
+        self.chain.assert_whole();
+        for (index, node) in self.nodes.iter().enumerate() {
+            let known = node
+                .register
+                .as_ref()
+                .map(|register| register.known().epoch);
+            assert!(
+                node.content,
+                "node {index} never won after the faults, and knows {known:?}"
+            );
+            assert_eq!(
+                node.epoch,
+                self.chain.newest(),
+                "node {index} does not know the newest"
+            );
+            assert!(node.last_proof > FAULTS_END, "node {index} has no proof");
+        }
+        self.counts
+    }
+
+    fn step(&mut self, index: usize, step: Step) {
+        match step {
+            Step::Tick => {
+                self.nodes[index].next_tick = u64::MAX;
+                self.feed(index, Event::Tick);
+            }
+            Step::Heartbeat => self.heartbeat(index),
+            Step::Sample { read, slot } => self.sample(index, read, slot),
+            Step::ReadEnd { read } => self.read_end(index, read),
+            Step::WriteTears { write } => self.write_tears(index, write),
+            Step::WriteLands { write } => self.write_lands(index, write),
+            Step::WriteReturns { write } => self.write_returns(index, write),
+            Step::Crash => self.crash(index),
+            Step::Restart => self.restart(index),
+        }
+    }
+
+    // ---- a node's life ----
+
+    fn restart(&mut self, index: usize) {
+        let id = |index: usize| NodeId::new(index as u8 + 1).expect("few");
+        let all = (0..self.nodes.len()).map(id).collect::<NodeSet>();
+        let seed = self.random();
+        let register = Register::new(id(index), all, seed, Span(BACKOFF));
+        let node = &mut self.nodes[index];
+        node.write = None;
+        node.register = Some(register);
+        node.old = (0, 0);
+        node.epoch = 0;
+        self.feed(index, Event::Tick);
+        self.after(1, index, Step::Heartbeat);
+    }
+
+    fn crash(&mut self, index: usize) {
+        self.counts.crashes += 1;
+        let down = 1 + self.below(4 * HEARTBEAT);
+        let node = &mut self.nodes[index];
+        node.register = None;
+        node.reads.clear();
+        // What may still come is a late proposal: no answer, no promise.
+        node.proposal = None;
+        node.next_tick = u64::MAX;
+        let steps = std::mem::take(&mut self.steps);
+        self.steps = steps
+            .into_iter()
+            .filter(|Reverse((_, _, node, _))| *node != index)
+            .collect();
+        let (lands, tears) = (self.chance(500), self.chance(300));
+        if let Some(write) = self.nodes[index]
+            .write
+            .as_mut()
+            .filter(|write| !write.landed)
+        {
+            write.lands = lands;
+            let id = write.id;
+            let when = self.below(down);
+            if tears {
+                self.after(0, index, Step::WriteTears { write: id });
+            }
+            self.after(when, index, Step::WriteLands { write: id });
+        }
+        self.after(down, index, Step::Restart);
+    }
+
+    fn heartbeat(&mut self, index: usize) {
+        let calm = self.now > FAULTS_END;
+        let crash = self.faults.crash;
+        if !calm && self.chance(crash) {
+            // Not at the heartbeat itself: in the middle of whatever goes on by then.
+            let when = self.below(HEARTBEAT);
+            self.after(when, index, Step::Crash);
+        }
+        if self.nodes[index].reads.len() < 2 {
+            self.issue_read(index);
+        }
+        let due = if calm {
+            !self.nodes[index].content
+        } else {
+            true
+        };
+        let often = if calm { 300 } else { self.faults.propose };
+        if due && self.chance(often) {
+            self.propose(index, calm);
+        }
+        let next = HEARTBEAT / 2 + self.below(HEARTBEAT);
+        self.after(next, index, Step::Heartbeat);
+    }
+
+    fn propose(&mut self, index: usize, calm: bool) {
+        let stale = !calm && self.chance(50);
+        let deadline = if calm || self.chance(500) {
+            40 * HEARTBEAT
+        } else {
+            self.below(4_000)
+        };
+        self.numbers += 1;
+        let nonce = self.numbers;
+        let (now, node) = (Instant(self.now), &mut self.nodes[index]);
+        let Some(register) = node.register.as_mut().filter(|_| node.proposal.is_none()) else {
+            return;
+        };
+        let expected = if stale {
+            node.old
+        } else {
+            register.known().id()
+        };
+        node.old = expected;
+        let new = Value {
+            epoch: expected.0 + 1,
+            nonce,
+            bytes: vec![index as u8],
+        };
+        self.chain.propose(expected, &new);
+        node.proposal = Some(new.id());
+        register
+            .propose(now, expected, new, now + Span(deadline))
+            .expect("one at a time");
+        self.pump(index);
+    }
+
+    // ---- what the register sees and says ----
+
+    fn feed(&mut self, index: usize, event: Event<'_>) {
+        let now = Instant(self.now);
+        let Some(register) = &mut self.nodes[index].register else {
+            return;
+        };
+        register.handle(now, event);
+        self.pump(index);
+    }
+
+    fn pump(&mut self, index: usize) {
+        loop {
+            let Some(register) = &mut self.nodes[index].register else {
+                return;
+            };
+            match register.poll_order() {
+                Some(Order::Read) => self.issue_read(index),
+                Some(Order::Write(block)) => self.issue_write(index, block),
+                None => break,
+            }
+        }
+        loop {
+            let Some(register) = &mut self.nodes[index].register else {
+                return;
+            };
+            let Some(news) = register.poll_news() else {
+                break;
+            };
+            self.news(index, news);
+        }
+        let node = &mut self.nodes[index];
+        let Some(register) = &node.register else {
+            return;
+        };
+        let trouble = register.trouble();
+        assert!(
+            !format!("{trouble:?}").contains("Foreign"),
+            "node {index}: {trouble:?}"
+        );
+        assert!(
+            !format!("{trouble:?}").contains("WentBack"),
+            "node {index}: {trouble:?}"
+        );
+        let next = register.poll_timeout().0.max(self.now + 1);
+        if next < node.next_tick {
+            node.next_tick = next;
+            self.after(next - self.now, index, Step::Tick);
+        }
+    }
+
+    fn news(&mut self, index: usize, news: News) {
+        let calm = self.now > FAULTS_END;
+        let node = &mut self.nodes[index];
+        match news {
+            News::Learned(value) => {
+                self.counts.learned += 1;
+                assert!(
+                    value.epoch > node.epoch,
+                    "known went back to {}",
+                    value.epoch
+                );
+                node.epoch = value.epoch;
+                self.chain.assert_decided(&value, "Learned");
+            }
+            News::Won { value, at } => {
+                self.counts.won += 1;
+                assert_eq!(node.proposal.take(), Some(value.id()));
+                assert!(at.0 <= self.now);
+                self.chain.assert_decided(&value, "Won");
+                node.content |= calm;
+            }
+            News::Lost { current, unclear } => {
+                let proposal = node.proposal.take().expect("it was proposed");
+                self.chain.assert_decided(&current, "Lost");
+                assert_ne!(current.id(), proposal);
+                self.counts.lost += 1;
+                self.counts.lost_unclear += u64::from(unclear);
+                if !unclear {
+                    self.chain.never(proposal);
+                }
+            }
+            News::GaveUp { unclear } => {
+                let proposal = node.proposal.take().expect("it was proposed");
+                self.counts.gave_up += 1;
+                self.counts.gave_up_unclear += u64::from(unclear);
+                if !unclear {
+                    self.chain.never(proposal);
+                }
+            }
+            News::Proof { begun, epoch } => {
+                self.counts.proofs += 1;
+                assert_eq!(epoch, node.epoch, "a proof for something else");
+                self.chain.assert_proof(epoch, begun.0);
+                node.last_proof = begun.0;
+            }
+        }
+    }
+
+    // ---- reads and writes ----
+
+    fn issue_read(&mut self, index: usize) {
+        self.numbers += 1;
+        let (id, slots) = (self.numbers, self.nodes.len());
+        let rate = self.faults.read_error;
+        let fails = self.fault(rate);
+        let takes = self.io();
+        for slot in 0..slots {
+            let at = 1 + self.below(takes);
+            self.after(at, index, Step::Sample { read: id, slot });
+        }
+        self.after(takes + 1, index, Step::ReadEnd { read: id });
+        let blocks = vec![BlockSeen::Damaged; slots];
+        self.nodes[index].reads.push(Read {
+            id,
+            begun: self.now,
+            fails,
+            blocks,
+        });
+    }
+
+    fn sample(&mut self, index: usize, read: u64, slot: usize) {
+        let rate = self.faults.damage;
+        let damaged = self.fault(rate);
+        self.counts.damaged += u64::from(damaged);
+        let seen = if damaged {
+            BlockSeen::Damaged
+        } else {
+            self.disk.sample(slot)
+        };
+        if let Some(read) = self.nodes[index]
+            .reads
+            .iter_mut()
+            .find(|known| known.id == read)
+        {
+            read.blocks[slot] = seen;
+        }
+    }
+
+    fn read_end(&mut self, index: usize, read: u64) {
+        let reads = &mut self.nodes[index].reads;
+        let Some(place) = reads.iter().position(|known| known.id == read) else {
+            return;
+        };
+        let read = reads.swap_remove(place);
+        let (begun, ended) = (Instant(read.begun), Instant(self.now));
+        if read.fails {
+            self.feed(index, Event::ReadFailed { begun });
+        } else {
+            self.feed(
+                index,
+                Event::ReadDone {
+                    begun,
+                    ended,
+                    blocks: &read.blocks,
+                },
+            );
+        }
+    }
+
+    fn issue_write(&mut self, index: usize, block: Block) {
+        assert!(self.nodes[index].write.is_none(), "two writes at once");
+        self.numbers += 1;
+        let id = self.numbers;
+        let rate = self.faults.write_error;
+        let fails = self.fault(rate);
+        let lands = !fails || self.chance(500);
+        let (tears, more, back) = (self.below(IO), self.io(), self.io());
+        if self.chance(300) && (lands || self.chance(500)) {
+            self.after(tears, index, Step::WriteTears { write: id });
+        }
+        self.after(tears + more, index, Step::WriteLands { write: id });
+        self.after(tears + more + back, index, Step::WriteReturns { write: id });
+        self.nodes[index].write = Some(Write {
+            id,
+            block,
+            fails,
+            lands,
+            landed: false,
+        });
+    }
+
+    fn write_tears(&mut self, index: usize, write: u64) {
+        if let Some(write) = self.nodes[index]
+            .write
+            .as_ref()
+            .filter(|known| known.id == write)
+        {
+            self.counts.torn += 1;
+            self.disk.tear(index, write.block.writes);
+        }
+    }
+
+    fn write_lands(&mut self, index: usize, write: u64) {
+        let known = self.nodes[index]
+            .write
+            .as_mut()
+            .filter(|known| known.id == write);
+        if let Some(write) = known.filter(|write| write.lands) {
+            write.landed = true;
+            self.disk.land(index, write.block.clone());
+            if self.disk.is_decided(index) {
+                self.chain.decide(write.block.value.id(), self.now);
+            }
+        }
+    }
+
+    fn write_returns(&mut self, index: usize, write: u64) {
+        let Some(write) = self.nodes[index].write.take_if(|known| known.id == write) else {
+            return;
+        };
+        self.counts.write_errors += u64::from(write.fails);
+        let at = Instant(self.now);
+        let event = if write.fails {
+            Event::WriteFailed { at }
+        } else {
+            Event::Written { at }
+        };
+        self.feed(index, event);
+    }
+
+    // ---- chance ----
+
+    fn after(&mut self, delay: u64, node: usize, step: Step) {
+        self.numbers += 1;
+        self.steps
+            .push(Reverse((self.now + delay, self.numbers, node, step)));
+    }
+
+    /// How long one I/O takes: sometimes very long.
+    fn io(&mut self) -> u64 {
+        let rate = self.faults.slow;
+        if self.fault(rate) {
+            1 + self.below(30 * IO)
+        } else {
+            1 + self.below(IO)
+        }
+    }
+
+    fn fault(&mut self, per_mille: u64) -> bool {
+        self.now <= FAULTS_END && self.chance(per_mille)
+    }
+
+    fn chance(&mut self, per_mille: u64) -> bool {
+        self.below(1_000) < per_mille
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.random() % end
+    }
+
+    fn random(&mut self) -> u64 {
+        self.rng = self.rng.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.rng;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
