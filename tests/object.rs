@@ -258,7 +258,8 @@ fn pid(place: &Place) -> String {
 #[test]
 fn a_process_runs_in_its_own_group_with_its_environment_and_its_death_is_seen() {
     let place = Place::new();
-    let command = "echo $STANDFAST_TASK $STANDFAST_NODE $STANDFAST_EPOCH $X; cat /proc/self/cgroup; \
+    let command = "echo $STANDFAST_TASK $STANDFAST_NODE $STANDFAST_EPOCH $X; \
+                   cat /proc/self/cgroup; \
                    exec sleep 1000";
     let mut server = process(&place, command, "environment = { X = \"y\" }\n");
     start(&mut *server).unwrap();

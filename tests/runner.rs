@@ -258,8 +258,14 @@ fn play_guard(listener: &SeqListener) {
             continue;
         };
         let yes = match postcard::from_bytes(&buffer[..length]).unwrap() {
-            ToGuard::Hold { object, .. } => held.insert(object) || true,
-            ToGuard::Release { object, .. } => held.remove(&object) || true,
+            ToGuard::Hold { object, .. } => {
+                held.insert(object);
+                true
+            }
+            ToGuard::Release { object, .. } => {
+                held.remove(&object);
+                true
+            }
             ToGuard::Held { object, .. } => held.contains(&object),
         };
         let answer = if yes { FromGuard::Yes } else { FromGuard::No };
@@ -294,6 +300,7 @@ fn a_killed_runner_leaves_its_task_alone_and_the_next_one_adopts_it() {
     node.order_stop(2, false);
     node.expect_done(2);
     node.note("stopped in");
+    println!("{:?}", node.notes);
     assert!(!node.is_populated());
 }
 
