@@ -300,7 +300,6 @@ fn a_killed_runner_leaves_its_task_alone_and_the_next_one_adopts_it() {
     node.order_stop(2, false);
     node.expect_done(2);
     node.note("stopped in");
-    println!("{:?}", node.notes);
     assert!(!node.is_populated());
 }
 
@@ -401,6 +400,23 @@ fn a_stop_ends_the_start_that_is_under_way() {
         "{failure:?}"
     );
     node.expect_done(2);
+}
+
+#[test]
+fn a_stop_asks_politely_first_whatever_the_daemon_itself_has_blocked() {
+    let polite = "[[task.object]]\nname = \"server\"\nkind = \"process\"\nstop_within = \"1h\"\n\
+                  command = [\"/bin/sh\", \"-c\", \"trap 'echo polite; exit' TERM; echo up; \
+                  while sleep 0.01; do :; done\"]\n";
+    let mut node = Node::new(polite);
+    node.expect_hello(Found::Stopped);
+    node.order_start(1);
+    node.expect_done(1);
+    let log = node.run_dir().join("tasks/task/server.log");
+    let says = |word: &str| fs::read_to_string(&log).is_ok_and(|log| log.contains(word));
+    eventually("it is up", || says("up").then_some(()));
+    node.order_stop(2, false);
+    node.expect_done(2);
+    assert!(says("polite"));
 }
 
 #[test]
