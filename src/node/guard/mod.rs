@@ -1,0 +1,3 @@
+//! The guard.
+
+pub mod rule;
