@@ -157,6 +157,7 @@ impl Engine {
         }
         let echoed = self.sent.at(frame.heard[self.me().index()]);
         let fresh = echoed.filter(|at| now.since(*at) <= self.timing().lease);
+        let quiet = self.timing().stall;
         let incompatible = frame.config_hash != self.setup.config_hash;
         let silence = self.timing().suspect;
         let (epoch, listed) = (self.view.epoch, self.view.member(frame.sender).copied());
@@ -164,7 +165,7 @@ impl Engine {
         peer.on_link[usize::from(link) % peer.on_link.len()] = Some(now);
         let drifted = incompatible && !peer.incompatible;
         peer.incompatible = incompatible;
-        let Some(echoed) = fresh else {
+        let Some(echoed) = fresh.filter(|_| peer.may_be(frame.incarnation, now, quiet)) else {
             peer.glimpse(frame);
             return;
         };
@@ -262,6 +263,9 @@ impl Engine {
     fn send_frame(&mut self) {
         let now = self.now;
         self.sequence += 1;
+        if self.sequence as u32 == 0 {
+            self.sequence += 1; // reads as "nothing heard" when echoed
+        }
         self.sent.note(self.sequence, now);
         let mut frame = Frame::blank(self.setup.cluster, self.me(), self.setup.incarnation);
         frame.sequence = self.sequence;

@@ -51,7 +51,10 @@ impl World {
         let mut view = View::decode(&value.bytes).expect("engines write views");
         view.epoch = value.epoch;
         let before = self.checks.newest().cloned();
-        if before.as_ref().is_some_and(|before| before.epoch > view.epoch) {
+        if before
+            .as_ref()
+            .is_some_and(|before| before.epoch > view.epoch)
+        {
             self.fail("S4: a view older than the newest decided one is decided");
         }
         self.say(i, || describe(&view));
@@ -59,7 +62,9 @@ impl World {
             self.compare(&before, &view);
         }
         let now = self.now;
-        self.checks.decided.insert(value.epoch, (value.nonce, view, now));
+        self.checks
+            .decided
+            .insert(value.epoch, (value.nonce, view, now));
     }
 
     fn compare(&mut self, before: &View, view: &View) {
@@ -72,13 +77,22 @@ impl World {
         let bound = self.plan.timing.out_after().0;
         for old in &before.members {
             let i = old.node.index();
-            let same = view.member(old.node).is_some_and(|new| new.incarnation == old.incarnation);
+            let same = view
+                .member(old.node)
+                .is_some_and(|new| new.incarnation == old.incarnation);
             if same || self.nodes[i].incarnation.boot != old.incarnation.boot {
                 continue;
             }
             if view.member(old.node).is_none() {
                 let power = self.nodes[i].power_life;
-                self.after(bound, i, Ev::MustBeOut { power, epoch: view.epoch });
+                self.after(
+                    bound,
+                    i,
+                    Ev::MustBeOut {
+                        power,
+                        epoch: view.epoch,
+                    },
+                );
                 self.check_eviction(old.node, view);
             }
         }
@@ -97,7 +111,10 @@ impl World {
         let recent = self.nodes[i].troubled_at + self.plan.timing.detect.0 * 2 > self.now;
         let cold = eviction.reason == EvictReason::ColdStart;
         if self.checks.forbids_eviction && !recent && !cold {
-            self.fail(&format!("S6: healthy node {node} was put out: {:?}", eviction.reason));
+            self.fail(&format!(
+                "S6: healthy node {node} was put out: {:?}",
+                eviction.reason
+            ));
         }
     }
 
@@ -108,12 +125,13 @@ impl World {
             return;
         }
         let held = node.holding();
-        let since = |(_, (_, view, _)): (&u64, &(u64, View, u64))| {
-            view.member(node.id).is_some()
-        };
+        let since = |(_, (_, view, _)): (&u64, &(u64, View, u64))| view.member(node.id).is_some();
         let back = self.checks.decided.range(epoch..).any(since);
         if held != 0 && !back {
-            self.fail(&format!("S5: node {} still runs {held:b} after it was put out", i + 1));
+            self.fail(&format!(
+                "S5: node {} still runs {held:b} after it was put out",
+                i + 1
+            ));
         }
     }
 
@@ -122,9 +140,15 @@ impl World {
     pub(crate) fn check_single(&mut self, task: usize) {
         let runs = |i: &usize| self.nodes[*i].held[task].running;
         let all: Vec<usize> = (0..self.nodes.len()).filter(runs).collect();
-        let mut awake = all.iter().filter(|i| !self.nodes[**i].guard_paused(self.now));
+        let mut awake = all
+            .iter()
+            .filter(|i| !self.nodes[**i].guard_paused(self.now));
         if let (Some(one), Some(two)) = (awake.next(), awake.next()) {
-            self.fail(&format!("S1: t{task} runs on nodes {} and {}", one + 1, two + 1));
+            self.fail(&format!(
+                "S1: t{task} runs on nodes {} and {}",
+                one + 1,
+                two + 1
+            ));
         }
     }
 
@@ -152,14 +176,25 @@ impl World {
         }
         if !known || !entitles(engine.view()) {
             // The order may have been overtaken by a newer view on its way to the runner.
-            let was = self.checks.decided.range(..=engine.view().epoch).rev().take(3);
+            let was = self
+                .checks
+                .decided
+                .range(..=engine.view().epoch)
+                .rev()
+                .take(3);
             let lately = was.into_iter().any(|(_, (_, view, _))| entitles(view));
             if !lately {
-                self.fail(&format!("S2: node {} starts t{task} without owning it", i + 1));
+                self.fail(&format!(
+                    "S2: node {} starts t{task} without owning it",
+                    i + 1
+                ));
             }
         }
         if lost_at.is_some_and(|at| self.now > at + lease) {
-            self.fail(&format!("S2: node {} starts t{task} long after it was put out", i + 1));
+            self.fail(&format!(
+                "S2: node {} starts t{task} long after it was put out",
+                i + 1
+            ));
         }
     }
 
@@ -177,10 +212,20 @@ impl World {
             }
         }
         for task in 0..self.plan.tasks {
-            let whole = self.nodes.iter().filter(|node| node.held[task].whole).count();
-            let any = self.nodes.iter().filter(|node| node.held[task].running).count();
+            let whole = self
+                .nodes
+                .iter()
+                .filter(|node| node.held[task].whole)
+                .count();
+            let any = self
+                .nodes
+                .iter()
+                .filter(|node| node.held[task].running)
+                .count();
             if (whole, any) != (1, 1) {
-                return Err(format!("t{task} runs on {any} nodes, as a whole on {whole}"));
+                return Err(format!(
+                    "t{task} runs on {any} nodes, as a whole on {whole}"
+                ));
             }
         }
         Ok(())
@@ -191,7 +236,12 @@ fn describe(view: &View) -> String {
     let members: Vec<String> = view
         .members
         .iter()
-        .map(|member| format!("{}:{:?} {:?}", member.node, member.incarnation, member.standing))
+        .map(|member| {
+            format!(
+                "{}:{:?} {:?}",
+                member.node, member.incarnation, member.standing
+            )
+        })
         .collect();
     let tasks: Vec<String> = view
         .tasks
@@ -208,5 +258,10 @@ fn describe(view: &View) -> String {
             )
         })
         .collect();
-    format!("DECIDED {} [{}] [{}]", view.epoch, members.join(", "), tasks.join(", "))
+    format!(
+        "DECIDED {} [{}] [{}]",
+        view.epoch,
+        members.join(", "),
+        tasks.join(", ")
+    )
 }

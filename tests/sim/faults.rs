@@ -85,7 +85,13 @@ impl World {
             Kind::DiskPathLoss => {
                 let span = self.rng.skewed(d * 5);
                 self.lose_disk(i);
-                self.after(span, i, Ev::Heals { what: Heal::DiskPath });
+                self.after(
+                    span,
+                    i,
+                    Ev::Heals {
+                        what: Heal::DiskPath,
+                    },
+                );
             }
             Kind::TaskDeath => {
                 let task = self.rng.below(self.plan.tasks as u64) as usize;
@@ -150,7 +156,13 @@ impl World {
             if self.rng.chance(500) {
                 self.lose_disk(i);
                 let span = self.rng.skewed(self.plan.timing.detect.0 * 5);
-                self.after(span, i, Ev::Heals { what: Heal::DiskPath });
+                self.after(
+                    span,
+                    i,
+                    Ev::Heals {
+                        what: Heal::DiskPath,
+                    },
+                );
             }
         }
         self.say(i, || format!("{kind:?} {cut:?}"));

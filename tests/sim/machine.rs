@@ -231,7 +231,9 @@ impl World {
 
     /// The core is stopped (SIGSTOP, a locked-up thread); the guard goes on.
     pub(crate) fn pause_core(&mut self, i: usize, span: u64) {
-        self.say(i, || format!("the core stands still for {} ms", span / 1_000_000));
+        self.say(i, || {
+            format!("the core stands still for {} ms", span / 1_000_000)
+        });
         let until = self.now + span;
         let node = &mut self.nodes[i];
         node.core_paused_until = node.core_paused_until.max(until);

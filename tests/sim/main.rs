@@ -77,7 +77,10 @@ fn heal(world: &mut World) -> u64 {
         }
     }
     let missing = world.is_well();
-    world.fail(&format!("S7: not well {} ms after everything healed: {missing:?}", bound / 1_000_000));
+    world.fail(&format!(
+        "S7: not well {} ms after everything healed: {missing:?}",
+        bound / 1_000_000
+    ));
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -157,7 +157,11 @@ impl World {
         if !known || self.still_hangs(i, Ev::ReadEnds { read: id }) {
             return;
         }
-        let place = self.nodes[i].disk.reads.iter().position(|read| read.id == id);
+        let place = self.nodes[i]
+            .disk
+            .reads
+            .iter()
+            .position(|read| read.id == id);
         let Some(place) = place else { return };
         let read = self.nodes[i].disk.reads.swap_remove(place);
         if std::mem::take(&mut self.nodes[i].disk.again) {
@@ -205,7 +209,10 @@ impl World {
     }
 
     pub(crate) fn issue_write(&mut self, i: usize, block: Block) {
-        assert!(self.nodes[i].disk.write.is_none(), "two register writes at once");
+        assert!(
+            self.nodes[i].disk.write.is_none(),
+            "two register writes at once"
+        );
         self.number += 1;
         let id = self.number;
         let fails = self.nodes[i].disk.lost;
@@ -235,11 +242,20 @@ impl World {
     }
 
     pub(crate) fn write_ends(&mut self, i: usize, id: u64) {
-        let known = self.nodes[i].disk.write.as_ref().is_some_and(|write| write.id == id);
+        let known = self.nodes[i]
+            .disk
+            .write
+            .as_ref()
+            .is_some_and(|write| write.id == id);
         if !known || self.still_hangs(i, Ev::WriteEnds { write: id }) {
             return;
         }
-        if let Some(write) = self.nodes[i].disk.write.take().filter(|write| !write.orphan) {
+        if let Some(write) = self.nodes[i]
+            .disk
+            .write
+            .take()
+            .filter(|write| !write.orphan)
+        {
             self.deliver(i, In::WriteEnded { fails: write.fails });
         }
     }
@@ -271,7 +287,11 @@ impl World {
     }
 
     pub(crate) fn slot_ends(&mut self, i: usize, id: u64) {
-        let known = self.nodes[i].disk.slot.as_ref().is_some_and(|(write, _)| *write == id);
+        let known = self.nodes[i]
+            .disk
+            .slot
+            .as_ref()
+            .is_some_and(|(write, _)| *write == id);
         if !known || self.still_hangs(i, Ev::SlotEnds { write: id }) {
             return;
         }

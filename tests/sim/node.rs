@@ -136,9 +136,7 @@ impl Node {
     /// Tasks of which anything runs, bit by index.
     pub(crate) fn holding(&self) -> u64 {
         let bits = self.held.iter().enumerate();
-        bits.fold(0, |set, (task, held)| {
-            set | u64::from(held.running) << task
-        })
+        bits.fold(0, |set, (task, held)| set | u64::from(held.running) << task)
     }
 
     /// Would the guard let this task run at this true moment?

@@ -21,32 +21,91 @@ const LOG_LINES: usize = 80;
 /// What happens at a moment, on a node.
 #[derive(Clone, Debug)]
 pub(crate) enum Ev {
-    Wake { core: u64 },
-    Arrive { power: u64, link: u8, frame: Rc<Frame> },
-    Drain { core: u64, link: u8 },
-    DiskCycle { core: u64 },
-    Sample { read: u64, late: bool },
-    ReadEnds { read: u64 },
-    WriteLands { write: u64 },
-    WriteEnds { write: u64 },
-    SlotLands { write: u64 },
-    SlotEnds { write: u64 },
-    Order { runner: u64, order: Order },
-    WorkEnds { runner: u64, task: usize, op: u64 },
-    Hello { runner: u64, core: u64 },
-    Tell { core: u64, event: Box<Event> },
-    RunnerStart { power: u64, runner: u64 },
-    GuardTurn { guard: u64 },
-    GuardHasReleased { power: u64, tasks: u64 },
-    Watchdog { power: u64, guard: u64 },
+    Wake {
+        core: u64,
+    },
+    Arrive {
+        power: u64,
+        link: u8,
+        frame: Rc<Frame>,
+    },
+    Drain {
+        core: u64,
+        link: u8,
+    },
+    DiskCycle {
+        core: u64,
+    },
+    Sample {
+        read: u64,
+        late: bool,
+    },
+    ReadEnds {
+        read: u64,
+    },
+    WriteLands {
+        write: u64,
+    },
+    WriteEnds {
+        write: u64,
+    },
+    SlotLands {
+        write: u64,
+    },
+    SlotEnds {
+        write: u64,
+    },
+    Order {
+        runner: u64,
+        order: Order,
+    },
+    WorkEnds {
+        runner: u64,
+        task: usize,
+        op: u64,
+    },
+    Hello {
+        runner: u64,
+        core: u64,
+    },
+    Tell {
+        core: u64,
+        event: Box<Event>,
+    },
+    RunnerStart {
+        power: u64,
+        runner: u64,
+    },
+    GuardTurn {
+        guard: u64,
+    },
+    GuardHasReleased {
+        power: u64,
+        tasks: u64,
+    },
+    Watchdog {
+        power: u64,
+        guard: u64,
+    },
     CoreResumes,
-    CoreStarts { power: u64, core: u64 },
-    DaemonStarts { power: u64, core: u64 },
+    CoreStarts {
+        power: u64,
+        core: u64,
+    },
+    DaemonStarts {
+        power: u64,
+        core: u64,
+    },
     GuardResumes,
     PowerOn,
     Fault,
-    Heals { what: Heal },
-    MustBeOut { power: u64, epoch: u64 },
+    Heals {
+        what: Heal,
+    },
+    MustBeOut {
+        power: u64,
+        epoch: u64,
+    },
     Operator,
 }
 
@@ -160,7 +219,11 @@ impl World {
 
     /// Lets everything happen up to this moment.
     pub(crate) fn run_until(&mut self, end: u64) {
-        while self.queue.peek().is_some_and(|Reverse(next)| next.at <= end) {
+        while self
+            .queue
+            .peek()
+            .is_some_and(|Reverse(next)| next.at <= end)
+        {
             let Some(Reverse(entry)) = self.queue.pop() else {
                 break;
             };
@@ -250,6 +313,7 @@ impl World {
             In::Tick => self.turn(i, Event::Tick),
             In::Frame { link, frame } => {
                 let frame = (*frame).clone();
+                self.tell_frame(i, link, &frame);
                 self.turn(i, Event::Frame { link, frame });
             }
             In::Drained { link } => self.turn(i, Event::LinkDrained { link, begun: now }),
@@ -261,6 +325,7 @@ impl World {
             } => {
                 for frame in frames {
                     let frame = (*frame).clone();
+                    self.tell_frame(i, link, &frame);
                     self.turn(i, Event::Frame { link, frame });
                 }
                 self.turn(i, Event::LinkDrained { link, begun });
@@ -296,7 +361,11 @@ impl World {
         node.page.sequence = engine.sequence();
         let epoch = engine.view().epoch;
         let wake = node.clock.when(engine.poll_timeout()).max(self.now);
-        assert!(epoch >= node.epoch, "S4: the view of node {} went back", i + 1);
+        assert!(
+            epoch >= node.epoch,
+            "S4: the view of node {} went back",
+            i + 1
+        );
         node.epoch = epoch;
         let mut actions = Vec::new();
         while let Some(action) = engine.poll_action() {
@@ -336,7 +405,11 @@ impl World {
                 self.after(delay, i, Ev::Order { runner, order });
             }
             Action::Record(record) => self.say(i, || {
-                format!("record e{} {} {}", record.epoch, record.trigger, record.outcome)
+                let evidence = record.evidence.join("; ");
+                format!(
+                    "record e{} {} {} ({evidence})",
+                    record.epoch, record.trigger, record.outcome
+                )
             }),
             Action::Reply { request, outcome } => {
                 self.say(i, || format!("reply {request}: {outcome:?}"));
@@ -346,6 +419,17 @@ impl World {
     }
 
     // ---- the log ----
+
+    /// Frames fill the log, so they stand there only on request.
+    fn tell_frame(&mut self, i: usize, link: u8, frame: &Frame) {
+        if self.logging && std::env::var_os("SIM_FRAMES").is_some() {
+            let heard = frame.heard[i];
+            let (from, life, number) = (frame.sender, frame.incarnation, frame.sequence);
+            let what = format!("link {link}: n{from} {life:?} #{number} e{}", frame.epoch);
+            let flags = frame.flags;
+            self.say(i, || format!("hears {what} echoing {heard}, {flags}"));
+        }
+    }
 
     pub(crate) fn say(&mut self, i: usize, what: impl FnOnce() -> String) {
         if !self.logging {
