@@ -408,12 +408,17 @@ impl Engine {
             // Records of another configuration may be of other tasks: only what they imply stays.
             view.standby = NodeSet::EMPTY;
             let epoch = view.tasks.iter().map(|task| task.epoch).max();
+            let after = if self.view.epoch == 0 {
+                After::Nobody
+            } else {
+                After::Anybody
+            };
             view.tasks.clear();
             for setup in &self.setup.tasks {
                 view.tasks.push(TaskRecord {
                     wanted: setup.enabled,
                     epoch: epoch.unwrap_or(0),
-                    after: After::Anybody,
+                    after,
                     ..TaskRecord::default()
                 });
             }

@@ -9,7 +9,7 @@
 //! taken out of a record is named in `after` until it says that nothing runs there.
 
 use super::changes::Change;
-use super::tasks::{Local, Then};
+use super::tasks::{Local, RETRY_MAX, Then};
 use super::{After, Cause, Class, Engine, TaskRecord};
 use crate::model::{NodeSet, TaskIndex};
 use crate::time::Span;
@@ -212,7 +212,9 @@ impl Engine {
         if record.owner.is_some() || !record.wanted || lowest != Some(self.me()) {
             return None;
         }
-        let to = self.candidate(&self.view, task, NodeSet::EMPTY)?;
+        let Some(to) = self.candidate(&self.view, task, NodeSet::EMPTY) else {
+            return self.second_chance(task, record);
+        };
         let preferred = self.setup.tasks[task.index()].nodes.first() == Some(&to);
         let since = self.task_known_at[task.index()].max(self.member_since);
         let patience = self.timing().stable + self.timing().detect.times(2);
@@ -228,6 +230,21 @@ impl Engine {
             self.task_step(task, next, Cause::Placed, "it is wanted and nobody owns it");
         change.record.rejected = self.rejected(&self.view, task, Some(to));
         Some(change)
+    }
+
+    /// It has failed wherever it could run and has no owner that would try again: once more, later.
+    fn second_chance(&self, task: TaskIndex, record: TaskRecord) -> Option<Change> {
+        let waited = self.now.since(self.task_known_at[task.index()]);
+        if record.failed_on.is_empty() || waited < RETRY_MAX {
+            return None;
+        }
+        let failed_on = NodeSet::EMPTY;
+        let next = TaskRecord {
+            failed_on,
+            ..record
+        };
+        let why = "it failed everywhere a while ago and is tried again";
+        Some(self.task_step(task, next, Cause::Placed, why))
     }
 
     pub(super) fn task_step(

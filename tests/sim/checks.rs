@@ -121,7 +121,7 @@ impl World {
     /// S5: a node put out by the view `epoch` has released everything it held then.
     pub(crate) fn check_out(&mut self, i: usize, power: u64, epoch: u64) {
         let node = &self.nodes[i];
-        if node.power_life != power || node.guard_paused(self.now) {
+        if node.power_life != power || node.below_the_guard(self.now, self.plan.timing.release.0) {
             return;
         }
         let held = node.holding();
@@ -140,9 +140,9 @@ impl World {
     pub(crate) fn check_single(&mut self, task: usize) {
         let runs = |i: &usize| self.nodes[*i].held[task].running;
         let all: Vec<usize> = (0..self.nodes.len()).filter(runs).collect();
-        let mut awake = all
-            .iter()
-            .filter(|i| !self.nodes[**i].guard_paused(self.now));
+        let release = self.plan.timing.release.0;
+        let frozen = |i: &&usize| self.nodes[**i].below_the_guard(self.now, release);
+        let mut awake = all.iter().filter(|i| !frozen(i));
         if let (Some(one), Some(two)) = (awake.next(), awake.next()) {
             self.fail(&format!(
                 "S1: t{task} runs on nodes {} and {}",

@@ -2,7 +2,6 @@
 
 use standfast::engine::{Engine, Event, Setup, TaskSetup};
 use standfast::node::guard::rule::{PageReading, Rule};
-use standfast::time::Instant;
 
 use crate::clock::Clock;
 use crate::node::{Held, In, Page};
@@ -25,7 +24,7 @@ impl World {
         node.page = Page::default();
         node.revoked = 0;
         node.core_paused_until = now;
-        node.guard_paused_until = now;
+        node.guard_paused_until = 0;
         node.disk.slot = None;
         node.disk.hung_until = 0;
         self.core_gone(i);
@@ -66,7 +65,7 @@ impl World {
         node.guard_life += 1;
         let guard = node.guard_life;
         node.core_paused_until = self.now;
-        node.guard_paused_until = self.now;
+        node.guard_paused_until = 0;
         self.runner_gone(i);
         self.core_gone(i);
         // Nobody pets the watchdog any more. Its timeout is such that it fires before the lease and
@@ -349,15 +348,10 @@ impl World {
     }
 
     pub(crate) fn guard_resumes(&mut self, i: usize) {
-        if !self.nodes[i].guard_paused(self.now) {
+        if !self.nodes[i].guard_paused(self.now) && self.nodes[i].guard.is_some() {
             self.nodes[i].guard_life += 1;
             let guard = self.nodes[i].guard_life;
             self.guard_turn(i, guard);
         }
-    }
-
-    /// Is the own clock of the node at or past this moment?
-    pub(crate) fn past(&self, i: usize, moment: Instant) -> bool {
-        self.nodes[i].clock.at(self.now) >= moment
     }
 }

@@ -155,6 +155,12 @@ impl Node {
         now < self.core_paused_until
     }
 
+    /// Its guard stood still until a moment ago: what it holds is the business of the layers below (the
+    /// lifetime of addresses, the reservation) until the guard has had its release time.
+    pub(crate) fn below_the_guard(&self, now: u64, release: u64) -> bool {
+        self.guard_paused_until > 0 && now < self.guard_paused_until + release
+    }
+
     pub(crate) fn guard_paused(&self, now: u64) -> bool {
         now < self.guard_paused_until
     }

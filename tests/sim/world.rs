@@ -457,6 +457,14 @@ impl World {
         let ms = self.now as f64 / 1e6;
         if self.logging {
             println!("{}", self.log());
+            for node in &self.nodes {
+                let Some(engine) = &node.engine else { continue };
+                let seen = engine.snapshot(node.clock.at(self.now));
+                println!("n{} {} {:?}", node.id, seen.standing, seen.waiting_for);
+                for task in seen.tasks {
+                    println!("  {:?} {:?} {:?}", task.task, task.blocked, task.states);
+                }
+            }
         }
         panic!("{what} (at {ms:.3} ms)");
     }
