@@ -319,7 +319,7 @@ impl Engine {
                 return Some(self.promotion());
             }
         }
-        if self.all_others_silent() {
+        if self.all_others_silent() || self.no_member_is_left() {
             return self.start_alone();
         }
         if listed.is_some() {
@@ -392,7 +392,7 @@ impl Engine {
         }
         let mut view = self.next_view();
         let fresh = view.config_hash != self.setup.config_hash;
-        let others = self.view.listed().without(self.me());
+        let others: NodeSet = self.absent().collect();
         for node in others.iter() {
             view.evict(node, self.me(), EvictReason::ColdStart);
         }

@@ -60,6 +60,13 @@ impl World {
 
     pub(crate) fn daemon_dies(&mut self, i: usize) {
         self.say(i, || "the daemon dies".into());
+        if self.nodes[i].guard_paused(self.now) {
+            // Nobody has petted the watchdog for a while already.
+            self.power_cut(i);
+            let delay = self.rng.skewed(self.plan.timing.detect.0 * 10);
+            self.after(delay, i, Ev::PowerOn);
+            return;
+        }
         let node = &mut self.nodes[i];
         node.guard = None;
         node.guard_life += 1;

@@ -101,6 +101,9 @@ pub(crate) struct Node {
     /// Last true moment at which something was wrong with it.
     pub(crate) troubled_at: u64,
     pub(crate) was_told_to_leave: bool,
+    /// When the last order, and the last report, is there: they never overtake each other.
+    pub(crate) order_at: u64,
+    pub(crate) report_at: u64,
 }
 
 impl Node {
@@ -130,6 +133,8 @@ impl Node {
             epoch: 0,
             troubled_at: 0,
             was_told_to_leave: false,
+            order_at: 0,
+            report_at: 0,
         }
     }
 

@@ -20,8 +20,10 @@ fn failure(stopped: bool) -> Failure {
 
 impl World {
     fn report(&mut self, i: usize, report: Report) {
-        let core = self.nodes[i].core_life;
-        let delay = self.rng.below(self.plan.jitter) + 1;
+        let soon = self.now + self.rng.below(self.plan.jitter) + 1;
+        let node = &mut self.nodes[i];
+        node.report_at = node.report_at.max(soon);
+        let (core, delay) = (node.core_life, node.report_at - self.now);
         let event = Box::new(Event::Report(report));
         self.after(delay, i, Ev::Tell { core, event });
     }

@@ -400,8 +400,10 @@ impl World {
             Action::Disk(DiskOrder::Read) => self.issue_read(i),
             Action::Disk(DiskOrder::Write(block)) => self.issue_write(i, block),
             Action::Order(order) => {
-                let delay = self.rng.below(self.plan.jitter) + 1;
-                let runner = self.nodes[i].runner_life;
+                let soon = self.now + self.rng.below(self.plan.jitter) + 1;
+                let node = &mut self.nodes[i];
+                node.order_at = node.order_at.max(soon);
+                let (runner, delay) = (node.runner_life, node.order_at - self.now);
                 self.after(delay, i, Ev::Order { runner, order });
             }
             Action::Record(record) => self.say(i, || {
