@@ -152,20 +152,21 @@ impl Engine {
             }
             (Some(_), _) => self.next_beat,
             (None, Some(at)) => at + half,
-            (None, None) => self.silent_since(node) + self.timing().suspect,
+            (None, None) => self.silent_since(node) + self.timing().suspect - half,
         }
     }
 
-    /// Suspects who was silent too long. Before that every link is emptied once more, since the
-    /// frames may wait in a queue that this node was too slow to read.
+    /// Suspects who was silent too long. In the last half heartbeat before that every link is emptied
+    /// once more, since the frames may wait in a queue that this node was too slow to read.
     pub(super) fn judge_peers(&mut self) {
         if self.distrust.is_some() {
             return;
         }
         let (now, timing) = (self.now, *self.timing());
+        let half = timing.heartbeat.over(2);
         for node in self.view.listed().without(self.me()).iter() {
             let silent = now.since(self.silent_since(node));
-            if silent < timing.suspect {
+            if silent + half < timing.suspect {
                 let peer = self.peers.of_mut(node);
                 (peer.suspected, peer.looking) = (None, None);
                 continue;
@@ -175,8 +176,9 @@ impl Engine {
                 self.urgent = true;
                 continue;
             };
-            let looked = self.drained_since(from) || now.since(from) >= timing.heartbeat.over(2);
-            if looked && self.peers.of(node).suspected.is_none() {
+            let looked = self.drained_since(from) || now.since(from) >= half;
+            let due = looked && silent >= timing.suspect;
+            if due && self.peers.of(node).suspected.is_none() {
                 self.peers.of_mut(node).suspected = Some(now);
                 let name = self.name(node).to_owned();
                 self.note(

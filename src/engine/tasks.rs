@@ -386,6 +386,14 @@ impl Engine {
             && peer.says(task, TaskState::Released, record.epoch)
     }
 
+    /// Would this node start the task if the earlier owners were out?
+    pub(super) fn waits_to_start(&self, task: TaskIndex) -> bool {
+        let record = self.view.task(task);
+        record.owner == Some(self.me())
+            && record.after != After::Nobody
+            && self.local[task.index()] == Local::Stopped
+    }
+
     /// Nothing of the task runs any more on those who had it before.
     pub(super) fn earlier_owner_is_out(&self, task: TaskIndex, record: &TaskRecord) -> bool {
         match record.after {

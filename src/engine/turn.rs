@@ -112,6 +112,13 @@ impl Engine {
         if self.proposal.is_none() && self.propose_after > self.now {
             next = next.min(self.propose_after);
         }
+        // When the time of earlier owners is over.
+        for task in self.tasks().filter(|task| self.waits_to_start(*task)) {
+            let out = self.task_known_at[task.index()] + self.timing().out_after();
+            if out > self.now {
+                next = next.min(out);
+            }
+        }
         next.max(self.now)
     }
 

@@ -16,7 +16,7 @@ use crate::world::{Ev, World};
 pub(crate) struct Checks {
     /// Decided views by epoch, with the nonce and the true moment.
     pub(crate) decided: BTreeMap<u64, (u64, View, u64)>,
-    forbids_eviction: bool,
+    pub(crate) forbids_eviction: bool,
     pub(crate) starts: u64,
     pub(crate) evictions: u64,
 }

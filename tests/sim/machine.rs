@@ -109,7 +109,7 @@ impl World {
         self.start_daemon(i, page_kept);
     }
 
-    fn start_daemon(&mut self, i: usize, page_kept: bool) {
+    pub(crate) fn start_daemon(&mut self, i: usize, page_kept: bool) {
         let now = self.now;
         let node = &mut self.nodes[i];
         node.incarnation.start += 1;

@@ -21,6 +21,7 @@ mod node;
 mod plan;
 mod rng;
 mod runner;
+mod scenarios;
 mod world;
 
 use plan::Plan;
