@@ -315,7 +315,7 @@ fn confirm_off_states_the_risk_and_doubts_what_it_sees() {
     place
         .run(&["confirm-off", "b"])
         .exits(4)
-        .says("may run twice")
+        .says("destroy their data")
         .warns("--yes");
     place
         .run(&["confirm-off", "b", "--yes"])
