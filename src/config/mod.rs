@@ -8,6 +8,7 @@
 //! text -> syntax -> parse (cluster, nodes) -> links, watchdog, tasks -> Config -> derived
 //!                   reader: a value, its place, its complaints              \-> host: the facts
 //! ```
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod canonical;
 mod derived;

@@ -11,6 +11,7 @@
 //! Changes of the view are not reactions to events: each turn compares what is known with what
 //! should be and proposes the first step towards it (`changes`). A lost race, a crash or a lost
 //! message therefore needs no handling of its own: the next turn looks again.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod changes;
 mod command;

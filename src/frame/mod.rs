@@ -7,6 +7,7 @@
 //!
 //! A frame that decodes is authentic, not fresh: a replayed one decodes as well. The engine judges
 //! freshness by incarnation, sequence and echo.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod codec;
 pub mod layout;

@@ -44,6 +44,7 @@
 //! else there.
 //!
 //! [Disk Paxos]: https://www.microsoft.com/en-us/research/publication/disk-paxos/
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod api;
 mod own;

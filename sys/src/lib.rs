@@ -10,6 +10,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod disk;
 mod error;
+pub mod loop_device;
 pub mod mount;
 pub mod netlink;
 pub mod packet;

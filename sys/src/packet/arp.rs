@@ -106,6 +106,16 @@ impl ArpSocket {
         ))
     }
 
+    /// Asks who has `ip` in the name of `from`, as a host does before it sends: the answer's target
+    /// is `from`, which tells one question from another.
+    ///
+    /// # Errors
+    ///
+    /// As for [`PacketSocket::send`](super::PacketSocket::send).
+    pub fn ask(&self, from: Ipv4Addr, ip: Ipv4Addr) -> Result<(), Error> {
+        self.send(&frame(REQUEST, self.own_mac, from, NOBODY, ip))
+    }
+
     /// The next ARP packet of somebody else; `None` when none is waiting.
     ///
     /// # Errors
