@@ -1,6 +1,7 @@
 //! Standfast keeps services running on 2 to 64 Linux servers, and never on two at once.
 #![forbid(unsafe_code)]
 
+pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod frame;

@@ -1,2 +1,7 @@
-//! Parses arguments, calls the library, sets the exit code.
-fn main() {}
+//! The command line: parses arguments, calls the library, sets the exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    standfast::cli::main()
+}

@@ -34,6 +34,7 @@ pub use host::{DiskFacts, HostFacts, InterfaceFacts, LOGICAL_BLOCK_MAX, check_ho
 pub use names::NAME_MAX;
 pub use parse::TEXT_BYTES_MAX;
 pub use problem::{ConfigErrors, Look, PROBLEMS_MAX, Problem, Severity, TextSpan, render};
+pub(crate) use schema::{listed, nearest};
 pub use tasks::{OBJECTS_MAX, STEP_MAX};
 pub use timing::{DETECT_MAX, DETECT_MIN, Timing};
 pub use types::{

@@ -140,7 +140,7 @@ pub(super) const ALL: [&Schema; 9] = [
 ];
 
 /// The known word that was probably meant, if one is near enough to be worth asking.
-pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     let plain = |word: &str| word.to_lowercase().replace('_', "-");
     let word = plain(word);
     let allowed = match word.chars().count() {
@@ -159,7 +159,7 @@ pub(super) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) 
 }
 
 /// Words for a sentence, each in backquotes: all of them.
-pub(super) fn listed<'k>(words: impl IntoIterator<Item = &'k str>) -> String {
+pub(crate) fn listed<'k>(words: impl IntoIterator<Item = &'k str>) -> String {
     joined(words, "and")
 }
 

@@ -22,6 +22,8 @@ pub struct Draft<'a> {
     pub interfaces: &'a [&'a str],
     /// The shared disk, if it is known yet.
     pub disk: Option<&'a str>,
+    /// Where the secret is, if not in the usual place.
+    pub secret: Option<&'a str>,
 }
 
 /// Writes the file. Names are quoted, not checked: whoever parses the text does that.
@@ -36,6 +38,10 @@ pub fn commented(draft: &Draft<'_>, kinds: &[Kind]) -> String {
         "name = {}\n{ID}id = \"{id}\"\n{DETECT}",
         quoted(draft.name)
     );
+    let _ = match draft.secret {
+        Some(path) => write!(text, "secret = {}\n\n", quoted(path)),
+        None => write!(text, "#secret = \"/etc/standfast/secret\"\n\n"),
+    };
     text.push_str(NODES);
     for (at, node) in draft.nodes.iter().enumerate() {
         let _ = write!(
@@ -93,8 +99,9 @@ fn quoted(text: &str) -> String {
 
 const HEAD: &str = "\
 # The configuration of the whole cluster. It is the same on all nodes, byte for byte if you like:
-# nodes whose values differ raise an alarm. `standfast check` reads it, compares it with this
-# machine and prints every time that follows from it. Nothing here has to be repeated elsewhere.
+# nodes whose values differ raise an alarm. `standfast check` reads it and prints every time that
+# follows from it, `standfast check --live` compares it with this machine. Nothing here has to be
+# repeated elsewhere.
 
 # Raise it with every change, so that it is plain which file is the newer one.
 revision = 1
@@ -113,8 +120,6 @@ const DETECT: &str = "\
 # must fit into a twentieth of it. From 20ms to 1m.
 detect = \"500ms\"
 # The file with the cluster's secret, readable by root only (mode 0600), the same on all nodes.
-#secret = \"/etc/standfast/secret\"
-
 ";
 
 const NODES: &str = "\

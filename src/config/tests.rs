@@ -357,6 +357,7 @@ fn draft<'a>() -> template::Draft<'a> {
         nodes: &["alpha", "beta"],
         interfaces: &["hb0", "hb1"],
         disk: Some("/dev/disk/by-id/register"),
+        secret: None,
     }
 }
 

@@ -94,7 +94,10 @@ impl SecretError {
             SecretError::Read { .. } => "check the file and the disk it is on".to_owned(),
             SecretError::Write { .. } => "check the directory and its free space".to_owned(),
             SecretError::Exposed { path, .. } => {
-                format!("`chmod 0600 {}`, and ask who has read it meanwhile", path.display())
+                format!(
+                    "`chmod 0600 {}`, and ask who has read it meanwhile",
+                    path.display()
+                )
             }
             SecretError::NotAFile { .. }
             | SecretError::Length { .. }
@@ -112,9 +115,15 @@ impl SecretError {
 /// See [`SecretError`]; above all a file that its group or everybody may read or write.
 pub fn read(path: &Path) -> Result<[u8; SECRET_BYTES], SecretError> {
     let named = || path.to_owned();
-    let failed = |source| SecretError::Read { path: named(), source };
+    let failed = |source| SecretError::Read {
+        path: named(),
+        source,
+    };
     // Not blocking: somebody may have put a pipe there.
-    let opened = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(path);
     let file = opened.map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     if !metadata.is_file() {
@@ -122,10 +131,15 @@ pub fn read(path: &Path) -> Result<[u8; SECRET_BYTES], SecretError> {
     }
     let mode = metadata.mode() & 0o7777;
     if mode & OTHERS != 0 {
-        return Err(SecretError::Exposed { path: named(), mode });
+        return Err(SecretError::Exposed {
+            path: named(),
+            mode,
+        });
     }
     let mut text = Vec::with_capacity(FILE_BYTES + 1);
-    file.take(FILE_BYTES as u64 + 1).read_to_end(&mut text).map_err(failed)?;
+    file.take(FILE_BYTES as u64 + 1)
+        .read_to_end(&mut text)
+        .map_err(failed)?;
     let secret = decode(&text, path);
     text.zeroize();
     secret
@@ -137,12 +151,21 @@ pub fn read(path: &Path) -> Result<[u8; SECRET_BYTES], SecretError> {
 ///
 /// [`SecretError::Write`], of kind `AlreadyExists` if there is one.
 pub fn create(path: &Path, secret: &[u8; SECRET_BYTES]) -> Result<(), SecretError> {
-    let failed = |source| SecretError::Write { path: path.to_owned(), source };
-    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let failed = |source| SecretError::Write {
+        path: path.to_owned(),
+        source,
+    };
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
     let mut file: File = made.map_err(failed)?;
     let mut text: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     text.push('\n');
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    let written = file
+        .write_all(text.as_bytes())
+        .and_then(|()| file.sync_all());
     text.zeroize();
     written.map_err(failed)
 }
@@ -151,13 +174,18 @@ pub fn create(path: &Path, secret: &[u8; SECRET_BYTES]) -> Result<(), SecretErro
 fn decode(text: &[u8], path: &Path) -> Result<[u8; SECRET_BYTES], SecretError> {
     let digits = text.strip_suffix(b"\n").unwrap_or(text);
     if digits.len() != 2 * SECRET_BYTES {
-        return Err(SecretError::Length { path: path.to_owned(), bytes: text.len() });
+        return Err(SecretError::Length {
+            path: path.to_owned(),
+            bytes: text.len(),
+        });
     }
     let mut secret = [0; SECRET_BYTES];
     for (byte, pair) in secret.iter_mut().zip(digits.chunks_exact(2)) {
         let digit = |at: usize| (pair[at] as char).to_digit(16);
         let Some((high, low)) = digit(0).zip(digit(1)) else {
-            return Err(SecretError::NotHex { path: path.to_owned() });
+            return Err(SecretError::NotHex {
+                path: path.to_owned(),
+            });
         };
         *byte = (high << 4 | low) as u8;
     }
@@ -179,7 +207,10 @@ mod tests {
         let path = directory.path().join("secret");
         create(&path, &SECRET).unwrap();
         assert_eq!(read(&path).unwrap(), SECRET);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o7777,
+            0o600
+        );
         assert_eq!(fs::read(&path).unwrap().len(), FILE_BYTES);
         let again = create(&path, &SECRET).unwrap_err();
         assert!(matches!(again, SecretError::Write { source, .. }
@@ -213,13 +244,25 @@ mod tests {
         };
         let digits = "0f".repeat(SECRET_BYTES);
         assert_eq!(read_text(&digits).unwrap(), [0x0f; SECRET_BYTES]);
-        for wrong in ["", "\n", &digits[1..], &format!("{digits}00"), &format!("{digits}\n\n")] {
-            assert!(matches!(read_text(wrong), Err(SecretError::Length { .. })), "{wrong:?}");
+        for wrong in [
+            "",
+            "\n",
+            &digits[1..],
+            &format!("{digits}00"),
+            &format!("{digits}\n\n"),
+        ] {
+            assert!(
+                matches!(read_text(wrong), Err(SecretError::Length { .. })),
+                "{wrong:?}"
+            );
         }
         let wrong = digits.replacen('f', "g", 1);
         assert!(matches!(read_text(&wrong), Err(SecretError::NotHex { .. })));
         let missing = read(&directory.path().join("absent")).unwrap_err();
         assert!(missing.remedy().contains("scp -p"));
-        assert!(matches!(read(directory.path()), Err(SecretError::NotAFile { .. })));
+        assert!(matches!(
+            read(directory.path()),
+            Err(SecretError::NotAFile { .. })
+        ));
     }
 }

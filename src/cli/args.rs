@@ -1,0 +1,411 @@
+//! The command line itself: every command, option and sentence of help.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::exit::TABLE;
+
+/// Operates a Standfast cluster from any of its nodes
+#[derive(Debug, Parser)]
+#[command(
+    name = "standfast",
+    version,
+    about = "Operates a Standfast cluster from any of its nodes",
+    long_about = "Operates a Standfast cluster from any of its nodes.\n\n\
+        Standfast keeps tasks running on 2 to 64 servers, and never one task on two at once. \
+        Commands speak with the daemon of this node; `init`, `check` and `disk` need no daemon.",
+    after_help = TABLE,
+    after_long_help = TABLE,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// Where things are.
+    #[command(flatten)]
+    pub places: Places,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command understands.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Places")]
+pub struct Places {
+    /// The cluster's configuration
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "/etc/standfast/cluster.toml"
+    )]
+    pub config: PathBuf,
+    /// Where the daemon's sockets are
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "/run/standfast"
+    )]
+    pub run_dir: PathBuf,
+    /// Where the daemon keeps its history
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "/var/lib/standfast"
+    )]
+    pub state_dir: PathBuf,
+    /// This node's name in the configuration [default: the host name up to its first dot]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub node: Option<String>,
+}
+
+/// All commands, in the order in which a cluster's life needs them.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a first configuration and the cluster's secret
+    Init(InitArgs),
+    /// Check the configuration, and with --live this machine; print every time that follows
+    Check(CheckArgs),
+    /// Prepare and inspect the shared disk
+    #[command(subcommand)]
+    Disk(DiskCommand),
+    /// Show the cluster: nodes, links, register, tasks, alarms
+    Status(StatusArgs),
+    /// Tell why a task is where it is
+    Why(WhyArgs),
+    /// Show what happened on this node, newest last
+    History(HistoryArgs),
+    /// Hand a task over to another node
+    Move(MoveArgs),
+    /// Let a task run; forgets its earlier failures
+    Start(TaskArgs),
+    /// Stop a task and keep it stopped
+    Stop(TaskArgs),
+    /// Move all tasks away from a node and let none come
+    Standby(NodeArgs),
+    /// Let a node run tasks again
+    Online(NodeArgs),
+    /// Vouch that a node is switched off
+    ConfirmOff(ConfirmOffArgs),
+}
+
+/// `init`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Writes a first configuration and the cluster's secret.\n\n\
+        Run it once, on one node, then copy both files to the others. The configuration is full of \
+        remarks and holds an example of each kind of object. Files that are there are left alone; \
+        with --force they are kept beside the new ones as `.old`.",
+    after_help = "Example:\n  \
+        standfast init --name pair --node alpha --node beta --interface hb0 --interface hb1 \\\n      \
+        --disk /dev/disk/by-id/wwn-0x600508b1001c"
+)]
+pub struct InitArgs {
+    /// Name of the cluster: 1 to 32 of a-z, 0-9 and the hyphen
+    #[arg(long)]
+    pub name: String,
+    /// Name of a node; once for each, in the order of their ids
+    // The same id as the global option, which it replaces here.
+    #[arg(id = "node", long = "node", value_name = "NAME", required = true)]
+    pub nodes: Vec<String>,
+    /// Network interface between the nodes, alike on all of them; once for each network
+    #[arg(long = "interface", value_name = "NAME")]
+    pub interfaces: Vec<String>,
+    /// Disk that all nodes reach, by a lasting name
+    #[arg(long, value_name = "DEVICE")]
+    pub disk: Option<String>,
+    /// Where to write both files
+    #[arg(long, value_name = "DIR", default_value = "/etc/standfast")]
+    pub directory: PathBuf,
+    /// Replace what is there; a new secret shuts out nodes that have the old one
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `check`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Checks the configuration and prints every time that follows from it.\n\n\
+        Problems come with file, line and what to write instead. With --live this machine is \
+        compared with it too: interfaces, disks with their measured latency, watchdog, cgroups, \
+        secret. The disk's heartbeat slot of this node is written only while its daemon is down.",
+    after_help = "Examples:\n  \
+        standfast check\n  \
+        standfast check --live --strict && systemctl reload standfast\n\n\
+        With --json: {file, ok, cluster, node, revision, problems: [{severity, line, column, \
+        problem, remedy}],\ntimes: [{name, ms, explanation}], facts}; facts only with --live."
+)]
+pub struct CheckArgs {
+    /// Compare it with this machine too
+    #[arg(long)]
+    pub live: bool,
+    /// Exit with 1 if there are warnings
+    #[arg(long)]
+    pub strict: bool,
+    /// Print one JSON object instead
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `disk`.
+#[derive(Debug, Subcommand)]
+pub enum DiskCommand {
+    /// Write the cluster's area to a disk, destroying what it holds
+    Format(FormatArgs),
+    /// Show what the cluster's area on a disk holds
+    Show(ShowArgs),
+}
+
+/// `disk format`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Writes the cluster's area to a disk: heartbeat slots and the register.\n\n\
+        Run it once, on one node. It shows what it would destroy. What looks used is refused unless \
+        --force; what is mounted, claimed or being written to by a node is refused always.",
+    after_help = "Example:\n  standfast disk format /dev/disk/by-id/wwn-0x600508b1001c"
+)]
+pub struct FormatArgs {
+    /// The disk, at least 2 MiB
+    pub device: PathBuf,
+    /// Overwrite data
+    #[arg(long)]
+    pub force: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Room for node ids 1 to this
+    #[arg(
+        long,
+        value_name = "ID",
+        default_value_t = 64,
+        value_parser = clap::value_parser!(u8).range(1..=64)
+    )]
+    pub nodes_max: u8,
+}
+
+/// `disk show`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Shows what the cluster's area on a disk holds: header, what each node wrote last, \
+        the register's newest view in words, and all that is damaged. Reads only. Exits with 1 if \
+        anything is wrong.",
+    after_help = "Example:\n  standfast disk show /dev/disk/by-id/wwn-0x600508b1001c\n\n\
+        With --json: {device, size_bytes, header, nodes: [{node, name, heartbeat, block}], view, \
+        problems}."
+)]
+pub struct ShowArgs {
+    /// The disk
+    pub device: PathBuf,
+    /// Print one JSON object instead
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Shows the cluster as this node sees it: who sees it, how old each datum is, nodes, \
+        links, register, tasks, alarms.\n\nExits with 0 if all is well, 1 if there is an alarm or a \
+        task that should run and does not, 3 if the daemon is down.",
+    after_help = "Examples:\n  \
+        standfast status --watch\n  \
+        standfast status --json | jq -r '.tasks[] | \"\\(.name) \\(.owner) \\(.state)\"'\n\n\
+        With --json: {cluster, node, epoch, standing, waiting_for, lease_ms, proof, age_ms,\n\
+        nodes: [{name, id, state, standby, heard_ms, epoch, evicted}],\n\
+        links: [{name, up, reason, frames, crossed, downs, peers: {node: heard_ms}}],\n\
+        register: {reachable, read_ms, trouble},\n\
+        tasks: [{name, owner, heir, wanted, state, states: {node: state}, blocked, epoch, failed_on, \
+        cause}],\nalarms: [text], page}. Times in milliseconds; null where nothing is known."
+)]
+pub struct StatusArgs {
+    /// Print one JSON object instead; with --watch one a line
+    #[arg(long)]
+    pub json: bool,
+    /// Look again each second, until Ctrl-C
+    #[arg(long, short)]
+    pub watch: bool,
+}
+
+/// `why`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Tells why a task is where it is: the latest decisions about it, newest first, each \
+        with what set it off, what was seen, the rule that applied, what was not done and why, and \
+        what was done. The evidence is with the node that decided.",
+    after_help = "Example:\n  standfast why web\n\n\
+        With --json: {task, owner, heir, wanted, state, blocked, cause, entries}; entries as in \
+        `history --json`."
+)]
+pub struct WhyArgs {
+    /// Name of the task
+    pub task: String,
+    /// How many decisions
+    #[arg(long, default_value_t = 3)]
+    pub limit: u32,
+    /// Print one JSON object instead
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `history`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Shows what happened on this node, newest last. Times are of this node's wall \
+        clock, in UTC.",
+    after_help = "Examples:\n  standfast history --task web --limit 100\n  \
+        standfast history --json | jq '.entries[] | select(.class == \"critical\")'\n\n\
+        With --json: {cluster, node, entries: [{time, asked_by, uptime_ms, epoch, class, task, node, \
+        trigger,\nevidence, rule, rejected, outcome}]}."
+)]
+pub struct HistoryArgs {
+    /// Only about this task
+    #[arg(long, value_name = "NAME")]
+    pub task: Option<String>,
+    /// How many entries
+    #[arg(long, default_value_t = 20)]
+    pub limit: u32,
+    /// Print one JSON object instead
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Whether and how long to wait until a command has taken effect.
+#[derive(Clone, Debug, Args)]
+pub struct Waiting {
+    /// Return as soon as the cluster has agreed
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Longest time to wait until it is done
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = timeout)]
+    pub timeout: Duration,
+}
+
+/// `move`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Hands a task over to another node, once: it is stopped here, then started there. \
+        It does not go back by itself.",
+    after_help = "Example:\n  standfast move web beta"
+)]
+pub struct MoveArgs {
+    /// Name of the task
+    pub task: String,
+    /// Name of the node that is to run it
+    pub to: String,
+    /// How long to wait.
+    #[command(flatten)]
+    pub waiting: Waiting,
+}
+
+/// `start` and `stop`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  standfast stop web && standfast start web")]
+pub struct TaskArgs {
+    /// Name of the task
+    pub task: String,
+    /// How long to wait.
+    #[command(flatten)]
+    pub waiting: Waiting,
+}
+
+/// `standby` and `online`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example, before and after work on a node:\n  \
+        standfast standby alpha\n  standfast online alpha")]
+pub struct NodeArgs {
+    /// Name of the node; this node if not given
+    #[arg(value_name = "NODE")]
+    pub name: Option<String>,
+    /// How long to wait.
+    #[command(flatten)]
+    pub waiting: Waiting,
+}
+
+/// `confirm-off`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Vouches that a node is switched off.\n\nNeeded only where a node starts alone and \
+        waits because others, out of its sight, could still be at work. If the node is not off, its \
+        tasks may then run twice and destroy their data: look at the machine, or pull its plug, \
+        before you say yes.",
+    after_help = "Example:\n  standfast confirm-off beta"
+)]
+pub struct ConfirmOffArgs {
+    /// Name of the node that is off
+    #[arg(value_name = "NODE")]
+    pub name: String,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 30s or 500ms"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_places_stand_before_or_behind_the_command() {
+        for line in [
+            ["standfast", "--node", "x", "--run-dir", "/r", "status"],
+            ["standfast", "status", "--node", "x", "--run-dir", "/r"],
+        ] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert_eq!(cli.places.node.as_deref(), Some("x"));
+            assert_eq!(cli.places.run_dir, PathBuf::from("/r"));
+        }
+    }
+
+    #[test]
+    fn init_has_nodes_of_its_own() {
+        let line = [
+            "standfast",
+            "init",
+            "--name",
+            "pair",
+            "--node",
+            "a",
+            "--node",
+            "b",
+        ];
+        let cli = Cli::try_parse_from(line).unwrap();
+        let Command::Init(init) = cli.command else {
+            panic!("init")
+        };
+        assert_eq!(init.nodes, ["a", "b"]);
+        assert_eq!(init.directory, PathBuf::from("/etc/standfast"));
+    }
+
+    #[test]
+    fn every_command_has_an_example_and_a_known_exit_code() {
+        fn examine(command: &clap::Command) {
+            let inner: Vec<_> = command.get_subcommands().collect();
+            let help = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(
+                !inner.is_empty() || help.contains("Example"),
+                "{}",
+                command.get_name()
+            );
+            inner.into_iter().for_each(examine);
+        }
+        examine(&Cli::command());
+    }
+}
