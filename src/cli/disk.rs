@@ -11,7 +11,7 @@ use standfast_sys::disk::{DirectDisk, Finding, looks_used};
 use super::args::{FormatArgs, Places, ShowArgs};
 use super::context::{Loaded, device_failure, keyring, load};
 use super::exit::{Exit, Failure};
-use super::question::confirm;
+use super::question::{confirm, somebody_is_there};
 use super::view::{self, Named, Newest};
 use super::{table, words};
 use crate::link::AreaDisk;
@@ -55,7 +55,8 @@ pub(super) fn format(
     let size = words::bytes(disk.size());
     writeln!(out, "{}: {size}, {}", device.display(), used.words())?;
     out.flush()?;
-    if !args.yes {
+    // A script has nobody to ask: what it may destroy, it has named with --force.
+    if !args.yes && somebody_is_there() {
         let total = words::bytes(geometry.total());
         confirm(&format!(
             "The first {total} of {} will be overwritten.",

@@ -46,8 +46,9 @@ at the machine, or pull its plug, before you say yes.";
 /// `disk format`.
 pub(super) const FORMAT: &str = "\
 Writes the cluster's area to a disk: heartbeat slots and the register.\n\n\
-Run it once, on one node. It shows what it would destroy. What looks used is refused unless \
---force; what is mounted, claimed or being written to by a node is refused always.";
+Run it once, on one node. It shows what it would destroy, and asks on a terminal. What looks \
+used is refused unless --force; what is mounted, claimed or being written to by a node is \
+refused always.";
 
 /// `disk show`.
 pub(super) const SHOW: &str = "\

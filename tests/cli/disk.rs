@@ -72,15 +72,28 @@ fn a_blank_disk_is_formatted_and_shown() {
 }
 
 #[test]
-fn nothing_is_written_without_a_yes() {
+fn a_script_needs_no_yes_for_what_is_empty() {
     let place = Place::with_cluster();
     let image = place.image(ENOUGH);
     let device = image.to_str().unwrap();
-    format(&place, device, &[])
-        .exits(4)
-        .says("empty")
-        .warns("--yes");
+    format(&place, device, &[]).exits(0).says("empty");
+    format(&place, device, &[]).exits(4).warns("--force");
+}
+
+#[test]
+fn a_person_is_asked_on_a_terminal() {
+    let place = Place::with_cluster();
+    let image = place.image(ENOUGH);
+    let device = image.to_str().unwrap();
+    let line = ["disk", "format", device];
+    let ran = place.run_on_terminal(&line, "y\n").exits(4);
+    ran.says("will be overwritten. Type yes to go on")
+        .says("not confirmed");
     assert!(fs::read(&image).unwrap().iter().all(|byte| *byte == 0));
+    place
+        .run_on_terminal(&line, "yes\n")
+        .exits(0)
+        .says("formatted for cluster pair");
 }
 
 #[test]

@@ -128,6 +128,26 @@ impl Place {
         Ran::of(self.command(line).stdout(writer).output().unwrap())
     }
 
+    /// Runs the program on a terminal of its own (script(1)) with somebody who types this; both
+    /// outputs are one there.
+    pub(crate) fn run_on_terminal(&self, line: &[&str], typed: &str) -> Ran {
+        let command = self.command(line);
+        let words = [command.get_program()]
+            .into_iter()
+            .chain(command.get_args());
+        let quoted = words.map(|word| format!("'{}'", word.to_str().unwrap()));
+        let quoted = quoted.collect::<Vec<_>>().join(" ");
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--command", &quoted, "/dev/null"]);
+        script.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = script.spawn().unwrap();
+        let mut person = child.stdin.take().unwrap();
+        person.write_all(typed.as_bytes()).unwrap();
+        let output = child.wait_with_output();
+        drop(person);
+        Ran::of(output.unwrap())
+    }
+
     /// A disk image of zeros.
     pub(crate) fn image(&self, bytes: u64) -> PathBuf {
         let path = self.path("disk");
