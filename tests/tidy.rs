@@ -24,9 +24,11 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ("storage", &["config", "frame", "model", "register", "time"]),
     (
         "link",
-        &["config", "frame", "model", "register", "storage", "time"],
+        &[
+            "config", "engine", "frame", "model", "register", "storage", "time",
+        ],
     ),
-    ("object", &["config", "model", "time"]),
+    ("object", &["config", "engine", "model", "time"]),
     (
         "node",
         &[
@@ -36,10 +38,11 @@ const LAYERS: [(&str, &[&str]); 12] = [
     (
         "cli",
         &[
-            "config", "engine", "frame", "model", "node", "object", "register", "storage", "time",
+            "config", "engine", "frame", "link", "model", "node", "object", "register", "storage",
+            "time",
         ],
     ),
-    ("bin", &["cli", "node"]),
+    ("bin", &["cli", "config", "node", "object"]),
 ];
 
 /// Parts that know no clock, socket, thread, file or random source.

@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 
 use crate::rig::leftovers::{self, Noted};
 use crate::rig::machine;
-use crate::rig::software::{RUN_DIR, program};
+use crate::rig::software::{PLACES, program};
 use crate::rig::trouble::{Doing, Trouble};
 
 /// Removes what is left of labs that do not run any more, or of all of them.
@@ -36,7 +36,7 @@ pub(crate) fn on(name: &str, arguments: &[String]) -> Result<(), Trouble> {
     let mut inside = machine::enter(find(name)?.pid);
     inside
         .arg(program("standfast")?)
-        .args(["--run-dir", RUN_DIR])
+        .args(PLACES)
         .args(arguments);
     Err(inside.exec()).doing("run nsenter")
 }

@@ -123,8 +123,8 @@ pub(super) fn confirm_off(
     }
     writeln!(
         out,
-        "You are about to vouch that {name} is switched off. If it is not, its tasks may run twice\n\
-         and destroy their data. Look at the machine, or pull its plug, before you go on."
+        "You are about to vouch that {name} is switched off. If it is not, its tasks may run\n\
+         twice and destroy their data. Look at the machine, or pull its plug, before you go on."
     )?;
     out.flush()?;
     if !args.yes {

@@ -11,7 +11,7 @@ use super::leftovers::Journal;
 use super::machine::Machine;
 use super::node::{Node, Parts, image};
 use super::probe::{Probe, Target};
-use super::software::{ADDRESS, ETC, PORT, Plan, Service, Software, TASK};
+use super::software::{ADDRESS, PORT, Plan, Service, Software, TASK};
 use super::switch::{Cable, Switch};
 use super::trouble::{Doing, Trouble};
 use super::verdict::Verdict;
@@ -167,9 +167,8 @@ impl Lab {
         }
         let node = &self.nodes[0];
         let device = node.disk.path().display().to_string();
-        let config = format!("{ETC}/cluster.toml");
-        let words = ["disk", "format", "--yes", "--config", &config, &device];
-        node.cli(&words).map(drop)
+        node.cli(&["disk", "format", "--force", "--yes", &device])
+            .map(drop)
     }
 
     /// Waits until every node that is switched on can run tasks and one of them does.

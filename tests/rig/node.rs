@@ -315,7 +315,7 @@ impl Node {
     pub(crate) fn command(&self, arguments: &[&str]) -> Result<Command, Trouble> {
         let mut command = self.machine()?.command(software::program("standfast")?);
         command
-            .args(["--run-dir", RUN_DIR])
+            .args(software::PLACES)
             .args(arguments)
             .stdin(Stdio::null());
         Ok(command)

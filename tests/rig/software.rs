@@ -29,6 +29,16 @@ pub(crate) const BOOT_ID: &str = "/run/boot_id";
 /// Where the volume is mounted.
 pub(crate) const DATA: &str = "/run/data";
 
+/// The same for the command line.
+pub(crate) const PLACES: [&str; 6] = [
+    "--config",
+    "/run/etc/cluster.toml",
+    "--run-dir",
+    RUN_DIR,
+    "--state-dir",
+    STATE,
+];
+
 /// Real-time priority of the programs whose answers are measured.
 const PRIORITY: &str = "30";
 
