@@ -30,7 +30,10 @@ struct SharedDisk {
 impl SharedDisk {
     /// A disk of zeros with a device for each of `nodes`.
     fn blank(nodes: usize, sector: u32) -> SharedDisk {
-        let directory = tempfile::tempdir().expect("a directory");
+        SharedDisk::blank_in(tempfile::tempdir().expect("a directory"), nodes, sector)
+    }
+
+    fn blank_in(directory: tempfile::TempDir, nodes: usize, sector: u32) -> SharedDisk {
         let mut disk = SharedDisk {
             directory,
             devices: Vec::new(),
@@ -490,4 +493,80 @@ fn a_probe_measures_and_leaves_everything_as_it_was() {
     disk.resize(SLOT_LEN as u64);
     assert!(measure(&disk.devices[0]).is_err());
     assert!(measure(Path::new("/dev/standfast-absent")).is_err());
+}
+
+/// A file system of its own in which a write can be made to hang. Taken apart when dropped.
+struct Freezer {
+    directory: tempfile::TempDir,
+}
+
+impl Freezer {
+    fn new() -> Freezer {
+        let freezer = Freezer {
+            directory: tempfile::tempdir().expect("a directory"),
+        };
+        let image = freezer.directory.path().join("file-system");
+        File::create(&image)
+            .and_then(|file| file.set_len(32 << 20))
+            .expect("an image");
+        fs::create_dir(freezer.path()).expect("a directory");
+        run(&format!("mkfs.ext4 -q -F {}", image.display()));
+        run(&format!(
+            "mount -o loop {} {}",
+            image.display(),
+            freezer.path().display()
+        ));
+        freezer
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("mounted")
+    }
+
+    fn control(&self, option: &str) {
+        run(&format!("fsfreeze {option} {}", self.path().display()));
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        // A frozen file system cannot be unmounted, and a failed test leaves it frozen.
+        let _ = Command::new("fsfreeze").arg("-u").arg(self.path()).output();
+        let _ = Command::new("umount").arg(self.path()).status();
+    }
+}
+
+#[test]
+fn a_hung_disk_keeps_the_newest_frame_and_goes_on_when_it_is_released() {
+    let freezer = Freezer::new();
+    let disk = SharedDisk::blank_in(tempfile::tempdir_in(freezer.path()).unwrap(), 2, 512);
+    disk.format(&keyring(), CLUSTER);
+    let (mut one, mut two) = (disk.station(1), disk.station(2));
+    up(&mut [&mut one, &mut two]);
+    freezer.control("-f");
+    // The first of these is under way and hangs, or has been replaced before it could.
+    let counters = one.handle.counters().clone();
+    while counters.get(Count::Superseded) < 3 {
+        one.beat();
+    }
+    assert_eq!(counters.get(Count::Sent), 1);
+    let newest = one.beat();
+    one.handle.order(Order::Write(block(1, 1))).unwrap();
+    freezer.control("-u");
+    one.wait("written", |event| match event {
+        Event::DiskWritten { .. } => Some(()),
+        _ => None,
+    });
+    one.wait("the newest frame is out", |event| match event {
+        Event::LinkDrained { .. } if counters.get(Count::Sent) >= 2 => Some(()),
+        _ => None,
+    });
+    two.handle.order(Order::Read).unwrap();
+    two.wait("the newest frame", |event| match event {
+        Event::Frame { frame, .. } => (frame.sequence == newest).then_some(()),
+        _ => None,
+    });
+    assert_eq!(counters.get(Count::Downs), 0, "late is not broken");
+    one.stop();
+    two.stop();
 }

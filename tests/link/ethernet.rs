@@ -214,16 +214,19 @@ fn what_is_not_a_good_frame_is_counted_and_the_good_ones_still_flow() {
     );
     let heard = |one: &Station| {
         one.wait("a frame", |event| match event {
-            Event::Frame { link: 0, frame } => Some((frame.sequence, frame.link)),
+            Event::Frame { link: 0, frame } => {
+                Some((frame.sender.number(), frame.sequence, frame.link))
+            }
             _ => None,
         })
     };
+    assert_eq!(heard(&one), (1, 0, 0), "another life of this node is the engine's business");
     assert_eq!(
         heard(&one),
-        (8, 5),
+        (2, 8, 5),
         "delivered all the same: the engine knows what it means"
     );
-    assert_eq!(heard(&one), (9, 0));
+    assert_eq!(heard(&one), (2, 9, 0));
     let counters = one.handle.counters();
     let refused = |name: &str| {
         let kind = FrameError::KINDS
@@ -240,7 +243,7 @@ fn what_is_not_a_good_frame_is_counted_and_the_good_ones_still_flow() {
     assert_eq!(counters.get(Count::Echoed), 1);
     assert_eq!(counters.get(Count::Impostor), 1);
     assert_eq!(counters.get(Count::Crossed), 1);
-    assert_eq!(counters.get(Count::Received), 2);
+    assert_eq!(counters.get(Count::Received), 3);
     two.beat();
     heard(&one);
     one.stop();

@@ -227,20 +227,23 @@ impl Area {
         })
     }
 
-    /// Tells the frames that have changed, each node's from its own slot only.
+    /// Tells the frames that have changed, each node's from its own slot only. What stands in the own
+    /// slot and is not of this life is told too: another machine may use this node's id.
     pub(super) fn tell_frames(&mut self, out: &mut Outlet) {
         for node in std::mem::take(&mut self.frames_untold).iter() {
             let start = node.index() * REGION_LEN;
             let bytes = &self.known[start..start + FRAME_LEN];
             if node == self.node {
-                if self.own_frame.is_some_and(|written| written != *bytes) {
-                    self.counters.add(Count::Impostor);
+                if self.own_frame.is_some_and(|written| written == *bytes) {
+                    continue;
                 }
-                continue;
+                self.counters.add(Count::Impostor);
             }
             match self.heard.decode_into(bytes, &self.keyring, &self.cluster) {
-                Ok(()) if self.heard.sender == node => out.frame(&self.heard),
-                Ok(()) => self.counters.add(Count::Misplaced),
+                Ok(()) if self.heard.sender != node => self.counters.add(Count::Misplaced),
+                Ok(()) if self.heard.incarnation == self.incarnation => {}
+                Ok(()) => out.frame(&self.heard),
+                Err(_) if node == self.node => {} // counted as an impostor's already
                 Err(error) => self.counters.refuse(error),
             }
         }

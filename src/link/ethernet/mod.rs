@@ -247,7 +247,8 @@ impl EthernetLink {
         }
     }
 
-    /// Decodes the frames of the batch and hands on those of other nodes.
+    /// Decodes the frames of the batch and hands on all but this life's own: the engine must know
+    /// of another machine with this node's id.
     fn hear(&mut self, out: &mut Outlet) {
         for frame in self.batch.frames() {
             match self
@@ -259,7 +260,10 @@ impl EthernetLink {
                 Ok(()) if self.heard.incarnation == self.incarnation => {
                     self.counters.add(Count::Echoed);
                 }
-                Ok(()) => self.counters.add(Count::Impostor),
+                Ok(()) => {
+                    self.counters.add(Count::Impostor);
+                    out.frame(&self.heard);
+                }
             }
         }
     }
