@@ -12,6 +12,7 @@
 //! starts it.
 
 mod core;
+mod fitness;
 mod history;
 mod keeper;
 mod lease;
@@ -43,6 +44,7 @@ pub use tree::{Took, Tree};
 pub use worker::{Job, Mailbox, Mouth, Said};
 
 use self::core::Core;
+use self::fitness::Fitness;
 use self::serve::{Ask, Server, Shared};
 use super::control::Names;
 use super::messages::{FromRunner, ToRunner};
@@ -157,6 +159,7 @@ struct Runner {
     history: History,
     shared: Arc<Shared>,
     hello: Option<Hello>,
+    fitness: Fitness,
     pending: BTreeMap<u64, Pending>,
     request: u64,
     ended: bool,
@@ -198,6 +201,7 @@ impl Runner {
             .map_err(failed("listen on the control socket"))?;
         let core = Core::new(paths::core_socket(run_dir));
         let (hello, pending) = (None, BTreeMap::new());
+        let fitness = Fitness::new(config, node)?;
         Ok(Runner {
             lease,
             core,
@@ -208,6 +212,7 @@ impl Runner {
             history,
             shared,
             hello,
+            fitness,
             pending,
             request: 0,
             ended: false,
@@ -233,6 +238,7 @@ impl Runner {
                 self.ask(ask);
             }
             self.end_hello();
+            self.tell_fitness();
             if !self.core.is_connected() {
                 // Whoever waits for an answer of that core learns that there is none.
                 self.pending.clear();
@@ -248,6 +254,7 @@ impl Runner {
 
     fn wait(&self) {
         let mut waited = vec![(self.bell.as_fd(), PollFlags::POLLIN)];
+        waited.push((self.fitness.descriptor(), PollFlags::POLLIN));
         waited.extend(self.core.watch());
         let mut until = Instant::now() + TURN;
         until = self.core.attempt_at().map_or(until, |at| until.min(at));
@@ -260,6 +267,7 @@ impl Runner {
 
     /// A new core knows nothing: everything is looked at anew.
     fn begin_hello(&mut self) {
+        self.fitness.forget_told();
         let connection = self.core.connections;
         let mut found = vec![None; self.mailboxes.len()];
         for (index, mailbox) in self.mailboxes.iter().enumerate() {
@@ -272,6 +280,15 @@ impl Runner {
             found,
             deadline: Instant::now() + HELLO_MAX,
         });
+    }
+
+    fn tell_fitness(&mut self) {
+        if self.core.is_connected()
+            && self.hello.is_none()
+            && let Some(tasks) = self.fitness.news()
+        {
+            self.core.send(&FromRunner::Report(Report::Fit { tasks }));
+        }
     }
 
     fn end_hello(&mut self) {
