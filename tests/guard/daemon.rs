@@ -1,7 +1,8 @@
 //! The whole `standfastd`, as far as its guard is concerned: children, signals, the end. A cluster
 //! of one node without tasks; whatever the core does, the guard must keep its own promises.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -25,11 +26,15 @@ impl Daemon {
     fn start() -> Daemon {
         let directory = tempfile::tempdir().unwrap();
         let watchdog = directory.path().join("watchdog");
+        let secret = directory.path().join("secret");
+        fs::write(&secret, format!("{:064x}\n", 7)).unwrap();
+        fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
         let name = format!("guard-{}", std::process::id());
         let text = format!(
             "[cluster]\nname = \"{name}\"\nid = \"0123456789abcdef0123456789abcdef\"\n\
-             detect = \"500ms\"\n\n[[node]]\nname = \"a\"\nid = 1\n\n\
+             detect = \"500ms\"\nsecret = \"{}\"\n\n[[node]]\nname = \"a\"\nid = 1\n\n\
              [watchdog]\nstand-in = \"{}\"\ntimeout = \"1s\"\n",
+            secret.display(),
             watchdog.display()
         );
         fs::write(directory.path().join("cluster.toml"), text).unwrap();
@@ -51,13 +56,23 @@ impl Daemon {
         self.page.words()[at].load(Ordering::Acquire)
     }
 
-    /// Living children, by rising number.
-    fn children(&self) -> Vec<i32> {
+    /// Children that have begun their role. One that has not is still tied to the daemon, which
+    /// waits for it.
+    fn children(&self, role: &str) -> Vec<i32> {
         let pid = self.process.id();
         let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
-        text.split_whitespace()
-            .map(|pid| pid.parse().unwrap())
-            .collect()
+        let has_role = |pid: &i32| {
+            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut words = command.split(|byte| *byte == 0);
+            words.any(|word| word == b"--role") && words.next() == Some(role.as_bytes())
+        };
+        let pids = text.split_whitespace().map(|pid| pid.parse().unwrap());
+        pids.filter(has_role).collect()
+    }
+
+    /// The runner, which lives whatever the core finds wrong with so small a cluster.
+    fn runner(&self) -> i32 {
+        eventually("a runner", || self.children("runner").first().copied())
     }
 
     fn signal(&self, signal: Signal) {
@@ -75,16 +90,9 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let children = if self.process.try_wait().unwrap().is_none() {
-            self.children()
-        } else {
-            Vec::new()
-        };
+        // Its children are bound to it.
         let _ = self.process.kill();
         let _ = self.process.wait();
-        for child in children {
-            let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
-        }
     }
 }
 
@@ -107,18 +115,13 @@ fn command(directory: &PathBuf) -> Command {
 fn a_child_that_dies_is_started_again_and_the_node_leaves_when_told() {
     in_network(|| {
         let mut daemon = Daemon::start();
-        let first = eventually("two children", || {
-            let children = daemon.children();
-            (children.len() == 2).then_some(children)
+        let first = daemon.runner();
+        kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
+        eventually("another runner", || {
+            let runner = daemon.children("runner").first().copied()?;
+            (runner != first).then_some(())
         });
-        for child in &first {
-            kill(Pid::from_raw(*child), Signal::SIGKILL).unwrap();
-        }
-        eventually("two new children", || {
-            let children = daemon.children();
-            let new = children.iter().all(|child| !first.contains(child));
-            (children.len() == 2 && new).then_some(())
-        });
+        eventually("a core", || daemon.children("core").first().copied());
         daemon.signal(Signal::SIGTERM);
         eventually("it is to leave", || {
             (daemon.load(word::LEAVE) == 1).then_some(())
@@ -134,14 +137,7 @@ fn a_child_that_dies_is_started_again_and_the_node_leaves_when_told() {
 fn a_second_sigterm_ends_everything_at_once() {
     in_network(|| {
         let mut daemon = Daemon::start();
-        // Nobody is left who could leave in order.
-        let children = eventually("two children", || {
-            let children = daemon.children();
-            (children.len() == 2).then_some(children)
-        });
-        for child in &children {
-            kill(Pid::from_raw(*child), Signal::SIGSTOP).unwrap();
-        }
+        let runner = daemon.runner();
         daemon.signal(Signal::SIGTERM);
         eventually("it is to leave", || {
             (daemon.load(word::LEAVE) == 1).then_some(())
@@ -149,8 +145,10 @@ fn a_second_sigterm_ends_everything_at_once() {
         daemon.signal(Signal::SIGTERM);
         assert_eq!(daemon.ended().code(), Some(0));
         assert_eq!(daemon.watchdog(), b"V", "disarmed");
-        let gone = |pid: &i32| fs::metadata(format!("/proc/{pid}")).is_err();
-        assert!(children.iter().all(gone), "no child is left");
+        assert!(
+            fs::metadata(format!("/proc/{runner}")).is_err(),
+            "no child is left"
+        );
     });
 }
 
@@ -163,12 +161,14 @@ fn a_guard_that_is_killed_leaves_the_watchdog_armed_and_the_next_counts_on() {
             .unwrap();
         assert_eq!(second.code(), Some(2), "there is one already");
         eventually("a pet", || (daemon.load(word::PET_AT) > 0).then_some(()));
-        let children = daemon.children();
+        let runner = daemon.runner();
         daemon.signal(Signal::SIGKILL);
         assert_eq!(daemon.ended().signal(), Some(Signal::SIGKILL as i32));
-        for child in children {
-            let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
-        }
+        eventually("the runner dies with it", || {
+            fs::metadata(format!("/proc/{runner}"))
+                .is_err()
+                .then_some(())
+        });
         assert_eq!(daemon.watchdog(), b"\0");
         assert_eq!(daemon.load(word::START), 1);
         daemon.process = command(&daemon.directory.path().to_owned())

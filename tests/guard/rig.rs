@@ -198,7 +198,7 @@ impl Rig {
     /// Starts a guard in a process of its own, to be stopped and killed.
     pub(crate) fn guard_process(&self) -> Child {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["child_guard", "--exact", "--ignored", "--nocapture"]);
+        command.args(["child_guard", "--exact", "--nocapture"]);
         command
             .env("GUARD_DIRECTORY", self.directory.path())
             .env("GUARD_NAME", &self.name);
@@ -227,8 +227,9 @@ impl Rig {
 
     /// Grants tasks and keeps the lease valid from now on.
     pub(crate) fn grant(&mut self, tasks: u64) {
-        self.store(word::GRANTED, tasks);
+        // Never granted without a lease, or the guard would take it back.
         self.lease(true);
+        self.store(word::GRANTED, tasks);
     }
 
     /// Keeps the lease valid, or lets it run out by itself.
@@ -247,15 +248,18 @@ impl Rig {
             page.words()[word::LEASE_DEADLINE].store(deadline, Ordering::Release);
             page.words()[word::CORE_TURNS].fetch_add(1, Ordering::AcqRel);
         };
-        renew();
+        let (began, begin) = std::sync::mpsc::channel();
         let thread = thread::spawn(move || {
             // A busy host must not cost the test its lease.
             let _ = standfast_sys::realtime::become_realtime(30);
+            renew();
+            began.send(()).unwrap();
             while !stopped.load(Ordering::Acquire) {
                 renew();
                 thread::sleep(Duration::from_millis(20));
             }
         });
+        begin.recv().unwrap();
         self.core = Some(Core { stop, thread });
     }
 

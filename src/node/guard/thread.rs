@@ -202,14 +202,10 @@ impl Guard {
         if ending {
             self.ending_since.get_or_insert(now);
         }
-        let lease_deadline = if ending {
-            Instant(0)
-        } else {
-            Instant(self.load(word::LEASE_DEADLINE))
-        };
+        let (granted, lease_deadline) = self.read_rights(ending);
         let mut reading = PageReading {
             lease_deadline,
-            granted: self.load(word::GRANTED),
+            granted,
             core_turns: self.load(word::CORE_TURNS),
             holding: 0,
         };
@@ -229,6 +225,24 @@ impl Guard {
         }
         self.report(&decision);
         decision
+    }
+
+    /// Grants and the end of the lease as they belong together. The core takes grants back before
+    /// it ends a lease, and gives them after it has begun one; whoever reads the grants on both
+    /// sides of the lease never sees one that the lease does not cover: that would be a
+    /// revocation.
+    fn read_rights(&self, ending: bool) -> (u64, Instant) {
+        let before = self.load(word::GRANTED);
+        let lease_deadline = self.load(word::LEASE_DEADLINE);
+        let granted = before & self.load(word::GRANTED);
+        (
+            granted,
+            if ending {
+                Instant(0)
+            } else {
+                Instant(lease_deadline)
+            },
+        )
     }
 
     fn allow_pets(&self, now: Instant, decision: &Decision) {

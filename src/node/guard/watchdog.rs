@@ -92,7 +92,7 @@ impl Petter {
                     control,
                     voice,
                     slowest,
-                    petting: true,
+                    petting: false,
                 })
             }
             Err(error) => {
@@ -117,7 +117,7 @@ impl Petter {
             if may_pet != self.petting {
                 self.petting = may_pet;
                 let (level, line) = if may_pet {
-                    (Level::WARN, "the watchdog is petted again")
+                    (Level::INFO, "the watchdog is petted")
                 } else {
                     (Level::ERROR, "the watchdog is not petted any more")
                 };

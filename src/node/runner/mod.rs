@@ -35,6 +35,7 @@ use nix::poll::PollFlags;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use standfast_sys::Failed;
 use standfast_sys::realtime::{die_with_parent, expose_to_oom};
+use standfast_sys::sharedpage::SharedView;
 use standfast_sys::signal::{DAEMON_SIGNALS, Signals};
 
 pub use history::History;
@@ -49,6 +50,7 @@ use self::serve::{Ask, Server, Shared};
 use super::control::Names;
 use super::messages::{FromRunner, ToRunner};
 use super::options::{NoName, Options};
+use super::page::{PAGE_WORDS, word};
 use super::paths;
 use crate::config::{Config, NodeConfig, ObjectConfig, TaskConfig};
 use crate::engine::{Failure, Found, Order, Refusal, Report, Snapshot};
@@ -118,7 +120,10 @@ pub fn run(options: &Options, config: &Config) -> ExitCode {
 }
 
 fn serve_until_end(options: &Options, config: &Config) -> Result<(), RunnerError> {
-    die_with_parent(std::os::unix::process::parent_id())?;
+    // By the number in the page, not by asking for the parent's: a guard that has died before this
+    // line would have left us to another parent, with nobody to end us.
+    let page = SharedView::open(&paths::page(&options.run_dir), PAGE_WORDS)?;
+    die_with_parent(page.load(word::GUARD_PID).unwrap_or(0) as u32)?;
     // Signals for the whole service are the guard's business; it ends the others in order.
     let _blocked = Signals::block(&DAEMON_SIGNALS)?;
     // Programs of tasks must not inherit a locked daemon's privilege. Without the right to change
