@@ -268,8 +268,10 @@ impl World {
         match self.rng.below(3) {
             0 => self.take_in(i, In::Tick),
             1 => {
-                let cut = self.rng.below(waiting.len() as u64 + 1) as usize;
-                waiting.rotate_left(cut);
+                // Each source keeps its order, but they come one after the other.
+                let mix = self.rng.next();
+                let turn = |item: &In| (mix >> (item.source() * 8)) & 0xff;
+                waiting.sort_by_key(turn);
             }
             _ => {}
         }
