@@ -168,18 +168,25 @@ impl Engine {
         let Local::Started { since, .. } = self.local[task.index()] else {
             return None;
         };
-        let mut view = self.next_view();
-        let next = &mut view.tasks[task.index()];
         let waits = record.after != After::Nobody;
-        let what = if waits && self.earlier_owner_is_out(task, &record) {
-            next.after = After::Nobody;
-            "the earlier owner is out"
-        } else if !record.failed_on.is_empty() && self.now.since(since) >= FORGET_FAILURES {
-            next.failed_on = NodeSet::EMPTY;
-            "earlier failures are forgotten"
+        let failures = !record.failed_on.is_empty();
+        let (next, what) = if waits && self.earlier_owner_is_out(task, &record) {
+            let after = After::Nobody;
+            (TaskRecord { after, ..record }, "the earlier owner is out")
+        } else if failures && self.now.since(since) >= FORGET_FAILURES {
+            let failed_on = NodeSet::EMPTY;
+            (
+                TaskRecord {
+                    failed_on,
+                    ..record
+                },
+                "earlier failures are forgotten",
+            )
         } else {
             return None;
         };
+        let mut view = self.next_view();
+        view.tasks[task.index()] = next;
         let mut change = self.change(
             view,
             Class::Info,

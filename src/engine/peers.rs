@@ -155,7 +155,9 @@ impl Peer {
                 return;
             }
             if known == frame.incarnation {
+                // Whoever was heard of last is echoed: a replay must not hold the place for ever.
                 self.sequence = self.sequence.max(frame.sequence);
+                self.newcomer = None;
                 return;
             }
         }

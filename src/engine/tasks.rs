@@ -408,7 +408,7 @@ impl Engine {
 
     /// A listed node may hold a lease, so only its own word counts. One that is not listed was put
     /// out by the view that gave the task its epoch or by an earlier one, so time counts too.
-    fn is_out(&self, task: TaskIndex, node: NodeId) -> bool {
+    pub(super) fn is_out(&self, task: TaskIndex, node: NodeId) -> bool {
         if node == self.me() {
             return !self.local[task.index()].state().may_run();
         }

@@ -268,8 +268,10 @@ impl World {
         match self.rng.below(3) {
             0 => self.take_in(i, In::Tick),
             1 => {
-                let cut = self.rng.below(waiting.len() as u64 + 1) as usize;
-                waiting.rotate_left(cut);
+                // Each source keeps its order, but they come one after the other.
+                let mix = self.rng.next();
+                let turn = |item: &In| (mix >> (item.source() * 8)) & 0xff;
+                waiting.sort_by_key(turn);
             }
             _ => {}
         }
@@ -331,7 +333,7 @@ impl World {
             let event = Box::new(Event::Revoked { tasks });
             self.after(delay, i, Ev::Tell { core, event });
         }
-        if decision.lease_valid && decision.release.is_none() {
+        if decision.lease_until.is_some() && decision.release.is_none() {
             self.nodes[i].revoked = 0;
         }
         if decision.restart_core {

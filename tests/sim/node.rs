@@ -42,6 +42,17 @@ pub(crate) enum In {
     Other(Event),
 }
 
+impl In {
+    /// The thread it comes from: 0 the disk's, 1 the runner's connection, others a network each.
+    pub(crate) fn source(&self) -> u64 {
+        match self {
+            In::Read { .. } | In::ReadFailed { .. } | In::WriteEnded { .. } => 0,
+            In::Tick | In::Other(_) => 1,
+            In::Frame { link, .. } | In::Drained { link } => 2 + u64::from(*link),
+        }
+    }
+}
+
 /// What the core publishes for the guard.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Page {
