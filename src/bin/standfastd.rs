@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use nix::sys::signal::SigSet;
 use standfast::config::Config;
 use standfast::node::options::{Options, Role};
 use standfast::node::{core, guard, runner};
@@ -12,6 +13,9 @@ use standfast::object;
 const EXIT_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
+    // The guard collects its signals and its children inherit that; each role begins with none
+    // blocked and none lost, whoever started it.
+    let _ = SigSet::empty().thread_set_mask();
     let options = Options::parse();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)

@@ -30,7 +30,7 @@ name = "address"
 kind = "ip"
 step = 3
 address = "10.0.0.9/24"                    # without a length: /32
-interface = { a = "eth1", b = "ens5" }     # or one name for all nodes
+interface = "eth1"                         # or by node: { node1 = "eth1", node2 = "ens5" }
 "#,
         check: |parameters| parse(parameters).map(|claim| claims(&claim)),
     },

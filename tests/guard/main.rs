@@ -1,6 +1,7 @@
 //! The guard on the real kernel: addresses, announcements, cgroups, the watchdog's stand-in. Needs
 //! root. The test is the core (it writes the page) and the runner (it asks on guard.sock).
 
+mod daemon;
 mod rig;
 
 use std::net::Ipv4Addr;

@@ -14,19 +14,26 @@ use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
+use super::leftovers::cgroup_mount;
 use super::trouble::{Doing, Trouble};
 
 /// First argument of every helper.
 pub(crate) const HELPER: &str = "helper";
 
+/// What a machine prints before the process id of its process 1.
+pub(crate) const PROCESS: &str = "process";
+
 /// What a machine prints when it is ready to be used.
 pub(crate) const READY: &str = "ready";
+
+/// Stands for a machine that shares the host's control groups.
+pub(crate) const NO_CGROUP: &str = "-";
 
 /// Largest question an echo server answers; the rest of it is cut off.
 const QUESTION_MAX: usize = 64;
@@ -58,7 +65,11 @@ fn life(words: &[&str]) -> Result<(), Trouble> {
     if words.first() == Some(&"bound") {
         set_pdeathsig(Signal::SIGKILL).doing("bind the life to its parent")?;
     }
+    if let Some(cgroup) = words.get(1).filter(|cgroup| **cgroup != NO_CGROUP) {
+        fs::write(Path::new(cgroup).join("cgroup.procs"), "0").doing("enter a control group")?;
+    }
     let namespaces = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWCGROUP
         | CloneFlags::CLONE_NEWUTS
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWNET
@@ -71,15 +82,15 @@ fn life(words: &[&str]) -> Result<(), Trouble> {
         .stdin(Stdio::null())
         .spawn();
     let mut init = init.doing("start process 1")?;
-    say(&init.id().to_string())?;
+    say(&format!("{PROCESS} {}", init.id()))?;
     init.wait().doing("wait for process 1")?;
     Ok(())
 }
 
-/// `init bound|lasting NAME FROM:TO...`: gives the machine its own `/run` and `/proc`, a name and a
-/// loopback interface, then reaps orphans until it is killed.
+/// `init bound|lasting CGROUP NAME FROM:TO...`: gives the machine its own `/run` and `/proc`, a
+/// name and a loopback interface, then reaps orphans until it is killed.
 fn init(words: &[&str]) -> Result<(), Trouble> {
-    let [bound, name, binds @ ..] = words else {
+    let [bound, cgroup, name, binds @ ..] = words else {
         return Err(Trouble::new("init wants to know its name"));
     };
     if *bound == "bound" {
@@ -93,6 +104,9 @@ fn init(words: &[&str]) -> Result<(), Trouble> {
     mount(nothing, "/", nothing, private, nothing).doing("make mounts private")?;
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), quiet, nothing).doing("mount /proc")?;
+    if *cgroup != NO_CGROUP {
+        own_cgroups()?;
+    }
     fs::write("/proc/sys/kernel/hostname", name).doing("set the host name")?;
     for which in ["all", "default"] {
         // Without the setting there is no IPv6 to be quiet about.
@@ -121,6 +135,20 @@ fn init(words: &[&str]) -> Result<(), Trouble> {
             Ok(WaitStatus::StillAlive) | Err(_)
         ) {}
     }
+}
+
+/// Mounts the control groups of this machine over the host's, and moves process 1 to a leaf of
+/// them: the daemon finds a tree that nobody else has, as on a machine of its own.
+fn own_cgroups() -> Result<(), Trouble> {
+    let place = cgroup_mount().ok_or_else(|| Trouble::new("no control groups of version 2"))?;
+    let nothing: Option<&str> = None;
+    let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    // The kernel does not mount one file system twice on one place.
+    umount2(&place, MntFlags::MNT_DETACH).doing("hide the host's control groups")?;
+    mount(Some("cgroup2"), &place, Some("cgroup2"), safe, nothing).doing("mount cgroup2")?;
+    let leaf = place.join("machine");
+    fs::create_dir(&leaf).doing("make a control group")?;
+    fs::write(leaf.join("cgroup.procs"), "0").doing("move to a control group")
 }
 
 /// `echo PORT`: answers each datagram with its first bytes and the name of this machine.

@@ -81,7 +81,7 @@ impl Lab {
         let journal = Rc::new(Journal::open()?);
         let switch = Rc::new(Switch::start(wish.lasting, &["svc", "hb0", "hb1"])?);
         journal.note("switch", switch.machine().init())?;
-        let client = Machine::start("client", wish.lasting, &[])?;
+        let client = Machine::start("client", wish.lasting, None, &[])?;
         journal.note("client", client.init())?;
         let cable = Cable {
             interface: "svc0",

@@ -105,6 +105,16 @@ impl Journal {
         name_of(&self.directory)
     }
 
+    /// Makes a control group for a machine, if there are any.
+    pub(crate) fn cgroup(&self, machine: &str) -> Result<Option<PathBuf>, Trouble> {
+        let Some(mount) = cgroup_mount() else {
+            return Ok(None);
+        };
+        let path = mount.join(self.name()).join(machine);
+        fs::create_dir_all(&path).doing(path.display())?;
+        Ok(Some(path))
+    }
+
     /// Notes a process that has to be ended, unless it ends by itself.
     pub(crate) fn note(&self, name: &str, pid: u32) -> Result<(), Trouble> {
         let started = start_of(pid).unwrap_or(0);
@@ -222,23 +232,9 @@ pub(crate) fn sweep(directory: &Path) -> Result<(), Trouble> {
     }
 }
 
-/// Removes the cgroups of one node or, by the prefix of their names, of a whole cluster; false
-/// while something is in them.
-pub(crate) fn remove_cgroups(prefix: &str) -> bool {
-    let Some(ours) = cgroup_mount().map(|mount| mount.join("standfast")) else {
-        return true;
-    };
-    let Ok(entries) = fs::read_dir(&ours) else {
-        return true;
-    };
-    let entries: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    let done = entries
-        .iter()
-        .filter(|path| name_of(path).starts_with(prefix))
-        .all(|path| rmdir(path));
-    // Only if it was the last one in there.
-    drop(fs::remove_dir(ours));
-    done
+/// Removes the control groups of a rig; false while something is in them.
+fn remove_cgroups(rig: &str) -> bool {
+    cgroup_mount().is_none_or(|mount| rmdir(&mount.join(rig)))
 }
 
 /// Where cgroup v2 is mounted.

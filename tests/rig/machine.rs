@@ -15,7 +15,8 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::helper::{HELPER, READY};
+use super::helper::{HELPER, NO_CGROUP, PROCESS, READY};
+use super::leftovers::cgroup_mount;
 use super::trouble::{Doing, Trouble};
 
 /// A directory of the host that the machine sees under another name.
@@ -31,16 +32,20 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Starts one and returns when it can be used. A `lasting` one survives the rig.
-    pub(crate) fn start(name: &str, lasting: bool, binds: &[Bind]) -> Result<Machine, Trouble> {
+    /// Starts one and returns when it can be used. A `lasting` one survives the rig. Its control
+    /// groups are those below `cgroup`, or the host's.
+    pub(crate) fn start(
+        name: &str,
+        lasting: bool,
+        cgroup: Option<&Path>,
+        binds: &[Bind],
+    ) -> Result<Machine, Trouble> {
         let own = std::env::current_exe().doing("find the own program")?;
         let mut command = Command::new(own);
-        command.args([
-            HELPER,
-            "life",
-            if lasting { "lasting" } else { "bound" },
-            name,
-        ]);
+        command.args([HELPER, "life", if lasting { "lasting" } else { "bound" }]);
+        command
+            .arg(cgroup.unwrap_or(Path::new(NO_CGROUP)))
+            .arg(name);
         command.args(
             binds
                 .iter()
@@ -57,22 +62,27 @@ impl Machine {
             .stdout
             .take()
             .ok_or_else(|| Trouble::new("a machine without a voice"))?;
-        let mut lines = BufReader::new(output).lines();
-        let mut next = || lines.next().unwrap_or_else(|| Ok(String::new()));
-        let init = next().doing("hear from a machine")?.parse();
-        let init: u32 = init.doing(format!("start machine {name}"))?;
-        let machine = Machine {
-            name: name.to_owned(),
-            stage,
-            init,
-            dead: false,
-        };
-        if next().doing("hear from a machine")? != READY {
-            return Err(Trouble::new(format!(
-                "machine {name} did not come up, see above"
-            )));
+        let (mut init, mut ready) = (None, false);
+        // Two processes speak; either may be first.
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            match line.split_once(' ') {
+                Some((PROCESS, number)) => init = number.parse().ok(),
+                _ => ready |= line == READY,
+            }
+            if let (Some(init), true) = (init, ready) {
+                return Ok(Machine {
+                    name: name.to_owned(),
+                    stage,
+                    init,
+                    dead: false,
+                });
+            }
         }
-        Ok(machine)
+        drop(stage.kill());
+        drop(stage.wait());
+        Err(Trouble::new(format!(
+            "machine {name} did not come up, see above"
+        )))
     }
 
     /// The host's process id of its process 1.
@@ -183,13 +193,27 @@ impl Drop for Machine {
     }
 }
 
-/// `nsenter` into the machine whose process 1 has this id.
+/// `nsenter` into the machine whose process 1 has this id, and into its control group.
 pub(crate) fn enter(init: u32) -> Command {
-    let mut command = Command::new("nsenter");
-    command.args(["--target", &init.to_string()]);
-    command.args(["--mount", "--uts", "--ipc", "--net", "--pid", "--"]);
+    let mut command = Command::new("sh");
+    // The shell is the process that moves; what it becomes then starts everything else there.
+    let join = "[ -z \"$0\" ] || echo 0 > \"$0/cgroup.procs\"; exec \"$@\"";
+    command
+        .args(["-c", join])
+        .arg(cgroup_of(init).unwrap_or_default());
+    command.args(["nsenter", "--target", &init.to_string()]);
+    command.args([
+        "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--",
+    ]);
     command.current_dir("/");
     command
+}
+
+/// The control group of a process, as the host sees it.
+fn cgroup_of(pid: u32) -> Option<PathBuf> {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    Some(cgroup_mount()?.join(path)).filter(|_| !path.is_empty())
 }
 
 fn io_write(mut to: impl std::io::Write, text: &str) -> Result<(), Trouble> {

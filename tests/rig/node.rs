@@ -15,7 +15,7 @@ use standfast::node::page::word;
 use standfast_sys::clock::boottime_ns;
 use standfast_sys::loop_device::LoopDevice;
 
-use super::leftovers::{Journal, remove_cgroups};
+use super::leftovers::Journal;
 use super::machine::Machine;
 use super::software::{self, BOOT_ID, ETC, RUN_DIR, STATE, Service, Software};
 use super::switch::{Cable, Switch};
@@ -68,6 +68,7 @@ pub(crate) struct Node {
     life: u32,
     ports: Vec<u32>,
     machine: Option<Machine>,
+    cgroup: Option<PathBuf>,
     daemon: Option<Child>,
 }
 
@@ -101,7 +102,7 @@ impl Node {
             let path = directory.join(part);
             fs::create_dir_all(&path).doing(path.display())?;
         }
-        let (ports, machine, daemon) = (Vec::new(), None, None);
+        let (ports, machine, cgroup, daemon) = (Vec::new(), None, None, None);
         let life = 0;
         Ok(Node {
             name,
@@ -116,6 +117,7 @@ impl Node {
             life,
             ports,
             machine,
+            cgroup,
             daemon,
         })
     }
@@ -145,7 +147,11 @@ impl Node {
     pub(crate) fn power_on(&mut self) -> Result<(), Trouble> {
         self.life += 1;
         let binds = [(self.etc(), ETC), (self.directory.join("state"), STATE)];
-        let machine = Machine::start(&self.name, self.lasting, &binds)?;
+        let cgroup = self
+            .journal
+            .cgroup(&format!("{}{}", self.name, self.life))?;
+        let machine = Machine::start(&self.name, self.lasting, cgroup.as_deref(), &binds)?;
+        self.cgroup = cgroup;
         self.journal.note(&self.name, machine.init())?;
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/uuid").doing("make a boot id")?;
         fs::write(machine.path(BOOT_ID), boot_id).doing("write the boot id")?;
@@ -225,11 +231,6 @@ impl Node {
             drop(daemon.wait());
         }
         self.machine = None;
-        // A reboot empties the cgroups; here the kernel is the same one.
-        let cgroup = format!("{}.{}", self.journal.name(), self.name);
-        eventually("the node's cgroups to go", PATIENCE, || {
-            remove_cgroups(&cgroup).then_some(())
-        })?;
         Ok(at)
     }
 
@@ -361,11 +362,10 @@ impl Node {
 
     /// The processes of the task's program, by the host's process ids.
     pub(crate) fn program_pids(&self) -> Vec<Pid> {
-        let Some(mount) = super::leftovers::cgroup_mount() else {
-            return Vec::new();
-        };
-        let group = format!("standfast/{}.{}", self.journal.name(), self.name);
-        pids_below(&mount.join(group))
+        self.cgroup
+            .as_deref()
+            .map(|own| pids_below(&own.join("standfast")))
+            .unwrap_or_default()
     }
 
     /// Is the floating address on it?

@@ -43,7 +43,7 @@ pub(crate) struct Switch {
 impl Switch {
     /// A switch with these networks and nothing plugged in.
     pub(crate) fn start(lasting: bool, networks: &[&str]) -> Result<Switch, Trouble> {
-        let machine = Machine::start("switch", lasting, &[])?;
+        let machine = Machine::start("switch", lasting, None, &[])?;
         let bridge = |name: &&str| {
             format!(
                 "link add {name} type bridge stp_state 0 mcast_snooping 0 forward_delay 0\n\

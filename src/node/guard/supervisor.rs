@@ -1,6 +1,6 @@
 //! The thread `supervisor`: starts core and runner, starts them again when they die, kills the core
-//! when the guard says so, and ends everything in order. Normal priority; it may wait, but it writes
-//! no log itself, because a log that hangs must not keep a dead core dead.
+//! when the guard says so, and ends everything in order. Normal priority; it may wait, but it
+//! writes no log itself, because a log that hangs must not keep a dead core dead.
 //!
 //! ```text
 //! SIGTERM --> leaving: LEAVE in the page, the core hands everything over

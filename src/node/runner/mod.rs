@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -181,27 +182,7 @@ impl Runner {
             bell: Arc::clone(&bell),
         };
         let history = History::open(&options.state_dir).map_err(failed("start the history"))?;
-        let mut mailboxes = Vec::new();
-        for task in config.tasks() {
-            let place = TaskPlace {
-                run_dir,
-                config,
-                node,
-                task,
-                keeper: &keeper,
-            };
-            let tree = place.tree()?;
-            let permit: Arc<dyn Permit> = lease.clone();
-            let worker = worker::spawn(
-                task.index,
-                &task.name,
-                tree,
-                task.restart,
-                permit,
-                mouth.clone(),
-            );
-            mailboxes.push(worker.map_err(failed("start a task's thread"))?);
-        }
+        let mailboxes = start_workers(run_dir, config, node, &keeper, &lease, &mouth)?;
         let shared = Arc::new(Shared::default());
         let (sender, asks) = bounded(ASKS_MAX);
         let server = Server {
@@ -431,9 +412,34 @@ impl Runner {
     }
 }
 
+/// Makes every task's objects and starts its thread.
+fn start_workers(
+    run_dir: &Path,
+    config: &Config,
+    node: &NodeConfig,
+    keeper: &Arc<Keeper>,
+    lease: &Arc<Lease>,
+    mouth: &Mouth,
+) -> Result<Vec<Arc<Mailbox>>, RunnerError> {
+    let start = |task: &TaskConfig| {
+        let tree = TaskPlace {
+            run_dir,
+            config,
+            node,
+            task,
+            keeper,
+        }
+        .tree()?;
+        let (permit, mouth) = (Arc::clone(lease) as Arc<dyn Permit>, mouth.clone());
+        worker::spawn(task.index, &task.name, tree, task.restart, permit, mouth)
+            .map_err(failed("start a task's thread"))
+    };
+    config.tasks().iter().map(start).collect()
+}
+
 /// Where a task's objects live on this node.
 struct TaskPlace<'a> {
-    run_dir: &'a std::path::Path,
+    run_dir: &'a Path,
     config: &'a Config,
     node: &'a NodeConfig,
     task: &'a TaskConfig,
