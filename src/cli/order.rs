@@ -21,7 +21,7 @@ const LOOK_LATER: Duration = Duration::from_millis(50);
 /// How long to look finely.
 const FINE: Duration = Duration::from_secs(2);
 
-/// Beyond what the daemon itself waits for its core.
+/// A little beyond what the daemon itself waits for its core.
 const ANSWER_MAX: Duration = COMMAND_MAX.saturating_add(Duration::from_secs(5));
 
 /// An answer is worth waiting for so long, whatever --timeout says: without it nothing is known.
