@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::words;
 use crate::config::Config;
-use crate::engine::{EvictReason, Standing, View};
+use crate::engine::{After, EvictReason, Standing, View};
 use crate::frame::Keyring;
 use crate::model::{NodeId, TaskIndex};
 use crate::register::{Ballot, Block};
@@ -146,8 +146,10 @@ fn task_sentence(view: &View, index: TaskIndex, named: &Named<'_>) -> String {
     if !task.wanted {
         line.push_str(", stopped on purpose");
     }
-    if let Some(after) = task.after.filter(|_| !task.after_is_out) {
-        line.push_str(&format!(", once {} has let go", named.node(after)));
+    match task.after {
+        After::Nobody => {}
+        After::Node(node) => line.push_str(&format!(", once {} has let go", named.node(node))),
+        After::Anybody => line.push_str(", once every other node has let go"),
     }
     if !task.failed_on.is_empty() {
         line.push_str(&format!(
