@@ -253,6 +253,18 @@ fn stop_and_standby_wait_until_nothing_runs() {
 }
 
 #[test]
+fn standby_tells_at_once_what_nobody_else_can_run() {
+    let place = Place::new();
+    let mut alone = well();
+    let nodes = &mut alone.snapshot.as_mut().unwrap().nodes;
+    nodes[0].standby = true;
+    nodes[1].state = "silent".into();
+    moving(&place, Command::Standby { node: node(1) }, alone);
+    let ran = place.run(&["standby", "a"]).exits(5);
+    ran.warns("a takes no more tasks, but has web: no other node can take it, so it stays");
+}
+
+#[test]
 fn what_is_not_done_in_time_is_exit_5() {
     let place = Place::new();
     let mut stuck = web(1);
