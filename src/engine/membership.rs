@@ -283,10 +283,13 @@ impl Engine {
         others.filter(|node| *node != self.me() && self.is_absent(*node))
     }
 
+    /// Has this node been able to hear and read for the detect time, since the view last changed? Who
+    /// changed it was alive then, even if nothing else was heard of it.
     fn has_watched(&self) -> bool {
         let watched = self
             .read_since
             .max(Some(self.started_at))
+            .max(Some(self.view_known_at))
             .max(Some(self.trusted_at));
         self.read_since.is_some()
             && watched.is_some_and(|since| self.now.since(since) >= self.timing().detect)

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use standfast::engine::{EvictReason, View};
+use standfast::engine::{Cause, EvictReason, View};
 use standfast::model::{NodeId, TaskIndex};
 use standfast::register::Value;
 
@@ -17,18 +17,41 @@ pub(crate) struct Checks {
     /// Decided views by epoch, with the nonce and the true moment.
     pub(crate) decided: BTreeMap<u64, (u64, View, u64)>,
     pub(crate) forbids_eviction: bool,
-    pub(crate) starts: u64,
-    pub(crate) evictions: u64,
+    /// How often what happened.
+    pub(crate) counts: BTreeMap<&'static str, u64>,
 }
+
+/// What is counted beside the faults; everything must happen in an everyday run.
+pub(crate) const COUNTED: [&str; 16] = [
+    "start",
+    "adopted",
+    "released by the guard",
+    "eviction silent",
+    "eviction rebooted",
+    "eviction cold start",
+    "view initial or other",
+    "task placed",
+    "task by operator",
+    "task for standby",
+    "task evicted",
+    "task failed",
+    "task unfit",
+    "task handed over",
+    "task called off",
+    "task stopped",
+];
 
 impl Checks {
     pub(crate) fn new(plan: &Plan) -> Checks {
         Checks {
             decided: BTreeMap::new(),
             forbids_eviction: plan.forbids_eviction(),
-            starts: 0,
-            evictions: 0,
+            counts: BTreeMap::new(),
         }
+    }
+
+    pub(crate) fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_insert(0) += 1;
     }
 
     pub(crate) fn newest(&self) -> Option<&View> {
@@ -73,6 +96,12 @@ impl World {
             if new.epoch < old.epoch || (moved && new.epoch == old.epoch) {
                 self.fail("S4: a task's epoch does not rise with its changes");
             }
+            let changed = new.epoch != old.epoch;
+            self.checks.count(if changed {
+                cause(new.cause)
+            } else {
+                cause(Cause::Initial)
+            });
         }
         let bound = self.plan.timing.out_after().0;
         for old in &before.members {
@@ -80,10 +109,10 @@ impl World {
             let same = view
                 .member(old.node)
                 .is_some_and(|new| new.incarnation == old.incarnation);
-            if same || self.nodes[i].incarnation.boot != old.incarnation.boot {
+            if same || view.member(old.node).is_some() {
                 continue;
             }
-            if view.member(old.node).is_none() {
+            if self.nodes[i].incarnation.boot == old.incarnation.boot {
                 let power = self.nodes[i].power_life;
                 self.after(
                     bound,
@@ -93,8 +122,8 @@ impl World {
                         epoch: view.epoch,
                     },
                 );
-                self.check_eviction(old.node, view);
             }
+            self.check_eviction(old.node, view);
         }
     }
 
@@ -106,7 +135,11 @@ impl World {
         if eviction.epoch != view.epoch {
             return;
         }
-        self.checks.evictions += 1;
+        self.checks.count(match eviction.reason {
+            EvictReason::Silent => "eviction silent",
+            EvictReason::Rebooted => "eviction rebooted",
+            EvictReason::ColdStart => "eviction cold start",
+        });
         let i = node.index();
         let recent = self.nodes[i].troubled_at + self.plan.timing.detect.0 * 2 > self.now;
         let cold = eviction.reason == EvictReason::ColdStart;
@@ -155,7 +188,7 @@ impl World {
     /// S2: who starts a task owns it, or inherits what was released, in the view it knows; that view is
     /// decided, and no newer one takes the task away for longer than a lease can last.
     pub(crate) fn check_start(&mut self, i: usize, task: usize) {
-        self.checks.starts += 1;
+        self.checks.count("start");
         let node = &self.nodes[i];
         let index = TaskIndex::new(task).expect("few tasks");
         let Some(engine) = &node.engine else { return };
@@ -229,6 +262,21 @@ impl World {
             }
         }
         Ok(())
+    }
+}
+
+fn cause(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Initial | Cause::Settled => "view initial or other",
+        Cause::Placed => "task placed",
+        Cause::Operator => "task by operator",
+        Cause::Standby => "task for standby",
+        Cause::Evicted => "task evicted",
+        Cause::Failed => "task failed",
+        Cause::Unfit => "task unfit",
+        Cause::HandedOver => "task handed over",
+        Cause::CalledOff => "task called off",
+        Cause::Stopped => "task stopped",
     }
 }
 

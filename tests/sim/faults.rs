@@ -30,6 +30,7 @@ impl World {
 
     fn strike(&mut self, kind: Kind, i: usize) {
         let (h, d) = (self.plan.timing.heartbeat.0, self.plan.timing.detect.0);
+        self.checks.count(kind.name());
         match kind {
             Kind::PowerCut => {
                 if self.nodes[i].on {

@@ -350,6 +350,7 @@ impl World {
         }
         for task in (0..self.plan.tasks).filter(|task| tasks & (1 << task) != 0) {
             if self.nodes[i].held[task].running {
+                self.checks.count("released by the guard");
                 self.say(i, || format!("the guard has released t{task}"));
                 self.task_dies(i, task);
             }

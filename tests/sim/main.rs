@@ -24,6 +24,8 @@ mod runner;
 mod scenarios;
 mod world;
 
+use std::collections::BTreeMap;
+
 use plan::Plan;
 use rng::Rng;
 use world::{Ev, World};
@@ -33,9 +35,31 @@ use world::{Ev, World};
 struct Tally {
     simulated: u64,
     turns: u64,
-    starts: u64,
-    evictions: u64,
     healed_in: u64,
+    /// How often what happened, by name.
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl Tally {
+    fn add(&mut self, other: Tally) {
+        self.simulated += other.simulated;
+        self.turns += other.turns;
+        self.healed_in = self.healed_in.max(other.healed_in);
+        for (name, count) in other.counts {
+            *self.counts.entry(name).or_insert(0) += count;
+        }
+    }
+
+    /// A test in which nothing happens finds nothing.
+    fn assert_everything_happened(&self) {
+        let missing: Vec<_> = plan::Kind::ALL
+            .iter()
+            .map(|kind| kind.name())
+            .chain(checks::COUNTED)
+            .filter(|name| !self.counts.contains_key(name))
+            .collect();
+        assert!(missing.is_empty(), "never happened: {missing:?}");
+    }
 }
 
 fn run(seed: u64, logging: bool) -> Tally {
@@ -53,9 +77,8 @@ fn run(seed: u64, logging: bool) -> Tally {
     Tally {
         simulated: world.now,
         turns: world.turns,
-        starts: world.checks.starts,
-        evictions: world.checks.evictions,
         healed_in,
+        counts: world.checks.counts,
     }
 }
 
@@ -109,6 +132,7 @@ fn one_seed() {
 fn swarm() {
     let (first, count) = (number("SIM_FIRST").unwrap_or(0), number("SIM_SEEDS"));
     let everyday = if cfg!(debug_assertions) { 50 } else { 2_000 };
+    let begun = std::time::Instant::now();
     let mut total = Tally::default();
     let mut failed = Vec::new();
     let survey = std::env::var_os("SIM_SURVEY").is_some();
@@ -121,16 +145,18 @@ fn swarm() {
             }
             continue;
         }
-        let tally = check(seed);
-        total.simulated += tally.simulated;
-        total.turns += tally.turns;
-        total.starts += tally.starts;
-        total.evictions += tally.evictions;
-        total.healed_in = total.healed_in.max(tally.healed_in);
+        total.add(check(seed));
     }
     for (seed, text) in &failed {
         println!("{seed}: {text}");
     }
-    println!("{} failed; {total:?}", failed.len());
+    println!("{} failed; {total:#?}", failed.len());
+    println!(
+        "{:.0} simulated s/s",
+        total.simulated as f64 / 1e9 / begun.elapsed().as_secs_f64()
+    );
     assert!(failed.is_empty());
+    if total.turns > 10_000_000 {
+        total.assert_everything_happened();
+    }
 }

@@ -51,6 +51,29 @@ impl Kind {
         Kind::Leave,
     ];
 
+    /// For the count of what happened.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Kind::PowerCut => "power cut",
+            Kind::CoreCrash => "core crash",
+            Kind::CorePause => "core pause",
+            Kind::NodePause => "node pause",
+            Kind::DaemonRestart => "daemon restart",
+            Kind::RunnerCrash => "runner crash",
+            Kind::CutOneWay => "cut one way",
+            Kind::CutLink => "cut link",
+            Kind::CutNode => "cut node",
+            Kind::LinkDown => "link down",
+            Kind::Replay => "replay",
+            Kind::DiskHang => "disk hang",
+            Kind::DiskPathLoss => "disk path loss",
+            Kind::TaskDeath => "task death",
+            Kind::Unfit => "unfit",
+            Kind::Operator => "operator",
+            Kind::Leave => "leave",
+        }
+    }
+
     /// Does it touch the network, so that a healthy disk has to carry all?
     pub(crate) fn of_network(self) -> bool {
         use Kind::*;

@@ -55,6 +55,9 @@ impl World {
             });
         }
         let fit = node.fit;
+        if found.contains(&Found::Running) {
+            self.checks.count("adopted");
+        }
         self.say(i, || format!("the runner finds {found:?}"));
         self.report(i, Report::Hello { found });
         self.report(i, Report::Fit { tasks: fit });
