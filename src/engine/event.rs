@@ -234,7 +234,8 @@ pub enum Command {
         node: NodeId,
     },
     /// The operator vouches that these nodes are off. Needed only when a node starts alone and two
-    /// or more others, in full contact with each other but not with the disk, could still be at work.
+    /// or more others, in full contact with each other but not with the disk, could still be at
+    /// work.
     ConfirmOff {
         /// The node that is off.
         node: NodeId,

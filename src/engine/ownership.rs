@@ -1,12 +1,13 @@
 //! Who is to have a task: the changes of the view that this node asks for on its behalf.
 //!
 //! ```text
-//! owner None --place--> owner A --give away, move--> owner A, heir B --A has released, B starts--> owner B
-//!                                                         '--called off--> owner A, after B
+//! owner None --place--> owner A --give away, move--> owner A, heir B --A has released, B
+//! starts--> owner B                                                         '--called off-->
+//! owner A, after B
 //! ```
-//! A running task never changes hands in one step, not even when its owner believes that it does not
-//! run: what this node believes now it may have changed when the change comes into force. Whoever is
-//! taken out of a record is named in `after` until it says that nothing runs there.
+//! A running task never changes hands in one step, not even when its owner believes that it does
+//! not run: what this node believes now it may have changed when the change comes into force.
+//! Whoever is taken out of a record is named in `after` until it says that nothing runs there.
 
 use super::changes::Change;
 use super::tasks::{Local, RETRY_MAX, Then};

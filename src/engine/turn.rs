@@ -8,7 +8,8 @@ use crate::time::Instant;
 
 impl Engine {
     pub(super) fn begin_turn(&mut self, now: Instant) {
-        // Threads read the clock before they queue an event, so time may seem to step back a little.
+        // Threads read the clock before they queue an event, so time may seem to step back a
+        // little.
         let now = now.max(self.now);
         let gap = now.since(self.now);
         if gap > self.timing().stall && self.now > self.started_at {
@@ -203,8 +204,8 @@ impl Engine {
         }
     }
 
-    /// A frame that bears this node's own number but was not sent by this life of it. One is an echo
-    /// of an earlier life (the slot on the disk); two different ones are somebody alive.
+    /// A frame that bears this node's own number but was not sent by this life of it. One is an
+    /// echo of an earlier life (the slot on the disk); two different ones are somebody alive.
     fn on_own_id(&mut self, frame: &Frame) {
         if frame.incarnation == self.setup.incarnation {
             return;
