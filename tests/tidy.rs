@@ -38,7 +38,8 @@ const LAYERS: [(&str, &[&str]); 12] = [
     (
         "cli",
         &[
-            "config", "engine", "frame", "model", "node", "object", "register", "storage", "time",
+            "config", "engine", "frame", "link", "model", "node", "object", "register", "storage",
+            "time",
         ],
     ),
     ("bin", &["cli", "config", "node", "object"]),

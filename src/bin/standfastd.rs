@@ -3,13 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use standfast::config::Config;
-use standfast::node::options::{Options, Role};
-use standfast::node::{core, guard, runner};
-use standfast::object;
-
-/// Exit code when the configuration cannot be used.
-const EXIT_CONFIG: u8 = 2;
+use standfast::node::entry;
+use standfast::node::options::Options;
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -17,23 +12,5 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_target(false)
         .init();
-    let config = match read_config(&options) {
-        Ok(config) => config,
-        Err(message) => {
-            eprintln!("{message}");
-            return ExitCode::from(EXIT_CONFIG);
-        }
-    };
-    match options.role {
-        Role::Guard => guard::run(&options, &config),
-        Role::Core => core::run(&options, &config),
-        Role::Runner => runner::run(&options, &config),
-    }
-}
-
-fn read_config(options: &Options) -> Result<Config, String> {
-    let path = options.config.display().to_string();
-    let text = std::fs::read_to_string(&options.config)
-        .map_err(|error| format!("cannot read {path}: {error}"))?;
-    Config::parse(&text, &object::kind_rows()).map_err(|errors| errors.render(&path, &text))
+    entry::run(&options)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use super::exit::TABLE;
+use super::help;
 
 /// Operates a Standfast cluster from any of its nodes
 #[derive(Debug, Parser)]
@@ -68,19 +69,25 @@ pub struct Places {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Write a first configuration and the cluster's secret
+    #[command(long_about = help::INIT)]
     Init(InitArgs),
     /// Check the configuration, and with --live this machine; print every time that follows
+    #[command(long_about = help::CHECK)]
     Check(CheckArgs),
     /// Prepare and inspect the shared disk
     #[command(subcommand)]
     Disk(DiskCommand),
     /// Show the cluster: nodes, links, register, tasks, alarms
+    #[command(long_about = help::STATUS)]
     Status(StatusArgs),
     /// Tell why a task is where it is
+    #[command(long_about = help::WHY)]
     Why(WhyArgs),
     /// Show what happened on this node, newest last
+    #[command(long_about = help::HISTORY)]
     History(HistoryArgs),
     /// Hand a task over to another node
+    #[command(long_about = help::MOVE)]
     Move(MoveArgs),
     /// Let a task run; forgets its earlier failures
     Start(TaskArgs),
@@ -91,20 +98,15 @@ pub enum Command {
     /// Let a node run tasks again
     Online(NodeArgs),
     /// Vouch that a node is switched off
+    #[command(long_about = help::CONFIRM_OFF)]
     ConfirmOff(ConfirmOffArgs),
 }
 
 /// `init`.
 #[derive(Debug, Args)]
-#[command(
-    long_about = "Writes a first configuration and the cluster's secret.\n\n\
-        Run it once, on one node, then copy both files to the others. The configuration is full of \
-        remarks and holds an example of each kind of object. Files that are there are left alone; \
-        with --force they are kept beside the new ones as `.old`.",
-    after_help = "Example:\n  \
-        standfast init --name pair --node alpha --node beta --interface hb0 --interface hb1 \\\n      \
-        --disk /dev/disk/by-id/wwn-0x600508b1001c"
-)]
+#[command(after_help = "Example:\n  \
+        standfast init --name pair --node alpha --node beta --interface hb0 \\\n    \
+        --interface hb1 --disk /dev/disk/by-id/wwn-0x600508b1001c")]
 pub struct InitArgs {
     /// Name of the cluster: 1 to 32 of a-z, 0-9 and the hyphen
     #[arg(long)]
@@ -129,17 +131,11 @@ pub struct InitArgs {
 
 /// `check`.
 #[derive(Debug, Args)]
-#[command(
-    long_about = "Checks the configuration and prints every time that follows from it.\n\n\
-        Problems come with file, line and what to write instead. With --live this machine is \
-        compared with it too: interfaces, disks with their measured latency, watchdog, cgroups, \
-        secret. The disk's heartbeat slot of this node is written only while its daemon is down.",
-    after_help = "Examples:\n  \
+#[command(after_help = "Examples:\n  \
         standfast check\n  \
         standfast check --live --strict && systemctl reload standfast\n\n\
         With --json: {file, ok, cluster, node, revision, problems: [{severity, line, column, \
-        problem, remedy}],\ntimes: [{name, ms, explanation}], facts}; facts only with --live."
-)]
+        problem, remedy}],\ntimes: [{name, ms, explanation}], facts}; facts only with --live.")]
 pub struct CheckArgs {
     /// Compare it with this machine too
     #[arg(long)]
@@ -156,19 +152,16 @@ pub struct CheckArgs {
 #[derive(Debug, Subcommand)]
 pub enum DiskCommand {
     /// Write the cluster's area to a disk, destroying what it holds
+    #[command(long_about = help::FORMAT)]
     Format(FormatArgs),
     /// Show what the cluster's area on a disk holds
+    #[command(long_about = help::SHOW)]
     Show(ShowArgs),
 }
 
 /// `disk format`.
 #[derive(Debug, Args)]
-#[command(
-    long_about = "Writes the cluster's area to a disk: heartbeat slots and the register.\n\n\
-        Run it once, on one node. It shows what it would destroy. What looks used is refused unless \
-        --force; what is mounted, claimed or being written to by a node is refused always.",
-    after_help = "Example:\n  standfast disk format /dev/disk/by-id/wwn-0x600508b1001c"
-)]
+#[command(after_help = "Example:\n  standfast disk format /dev/disk/by-id/wwn-0x600508b1001c")]
 pub struct FormatArgs {
     /// The disk, at least 2 MiB
     pub device: PathBuf,
@@ -191,9 +184,6 @@ pub struct FormatArgs {
 /// `disk show`.
 #[derive(Debug, Args)]
 #[command(
-    long_about = "Shows what the cluster's area on a disk holds: header, what each node wrote last, \
-        the register's newest view in words, and all that is damaged. Reads only. Exits with 1 if \
-        anything is wrong.",
     after_help = "Example:\n  standfast disk show /dev/disk/by-id/wwn-0x600508b1001c\n\n\
         With --json: {device, size_bytes, header, nodes: [{node, name, heartbeat, block}], view, \
         problems}."
@@ -208,20 +198,16 @@ pub struct ShowArgs {
 
 /// `status`.
 #[derive(Debug, Args)]
-#[command(
-    long_about = "Shows the cluster as this node sees it: who sees it, how old each datum is, nodes, \
-        links, register, tasks, alarms.\n\nExits with 0 if all is well, 1 if there is an alarm or a \
-        task that should run and does not, 3 if the daemon is down.",
-    after_help = "Examples:\n  \
+#[command(after_help = "Examples:\n  \
         standfast status --watch\n  \
         standfast status --json | jq -r '.tasks[] | \"\\(.name) \\(.owner) \\(.state)\"'\n\n\
         With --json: {cluster, node, epoch, standing, waiting_for, lease_ms, proof, age_ms,\n\
         nodes: [{name, id, state, standby, heard_ms, epoch, evicted}],\n\
         links: [{name, up, reason, frames, crossed, downs, peers: {node: heard_ms}}],\n\
         register: {reachable, read_ms, trouble},\n\
-        tasks: [{name, owner, heir, wanted, state, states: {node: state}, blocked, epoch, failed_on, \
-        cause}],\nalarms: [text], page}. Times in milliseconds; null where nothing is known."
-)]
+        tasks: [{name, owner, heir, wanted, state, states: {node: state}, blocked, epoch, \
+        failed_on, \
+        cause}],\nalarms: [text], page}. Times in milliseconds; null where nothing is known.")]
 pub struct StatusArgs {
     /// Print one JSON object instead; with --watch one a line
     #[arg(long)]
@@ -233,14 +219,9 @@ pub struct StatusArgs {
 
 /// `why`.
 #[derive(Debug, Args)]
-#[command(
-    long_about = "Tells why a task is where it is: the latest decisions about it, newest first, each \
-        with what set it off, what was seen, the rule that applied, what was not done and why, and \
-        what was done. The evidence is with the node that decided.",
-    after_help = "Example:\n  standfast why web\n\n\
+#[command(after_help = "Example:\n  standfast why web\n\n\
         With --json: {task, owner, heir, wanted, state, blocked, cause, entries}; entries as in \
-        `history --json`."
-)]
+        `history --json`.")]
 pub struct WhyArgs {
     /// Name of the task
     pub task: String,
@@ -255,11 +236,10 @@ pub struct WhyArgs {
 /// `history`.
 #[derive(Debug, Args)]
 #[command(
-    long_about = "Shows what happened on this node, newest last. Times are of this node's wall \
-        clock, in UTC.",
     after_help = "Examples:\n  standfast history --task web --limit 100\n  \
         standfast history --json | jq '.entries[] | select(.class == \"critical\")'\n\n\
-        With --json: {cluster, node, entries: [{time, asked_by, uptime_ms, epoch, class, task, node, \
+        With --json: {cluster, node, entries: [{time, asked_by, uptime_ms, epoch, class, task, \
+        node, \
         trigger,\nevidence, rule, rejected, outcome}]}."
 )]
 pub struct HistoryArgs {
@@ -287,11 +267,7 @@ pub struct Waiting {
 
 /// `move`.
 #[derive(Debug, Args)]
-#[command(
-    long_about = "Hands a task over to another node, once: it is stopped here, then started there. \
-        It does not go back by itself.",
-    after_help = "Example:\n  standfast move web beta"
-)]
+#[command(after_help = "Example:\n  standfast move web beta")]
 pub struct MoveArgs {
     /// Name of the task
     pub task: String,
@@ -328,13 +304,7 @@ pub struct NodeArgs {
 
 /// `confirm-off`.
 #[derive(Debug, Args)]
-#[command(
-    long_about = "Vouches that a node is switched off.\n\nNeeded only where a node starts alone and \
-        waits because others, out of its sight, could still be at work. If the node is not off, its \
-        tasks may then run twice and destroy their data: look at the machine, or pull its plug, \
-        before you say yes.",
-    after_help = "Example:\n  standfast confirm-off beta"
-)]
+#[command(after_help = "Example:\n  standfast confirm-off beta")]
 pub struct ConfirmOffArgs {
     /// Name of the node that is off
     #[arg(value_name = "NODE")]

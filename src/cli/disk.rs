@@ -11,13 +11,14 @@ use standfast_sys::disk::{DirectDisk, Finding, looks_used};
 use super::args::{FormatArgs, Places, ShowArgs};
 use super::context::{Loaded, device_failure, keyring, load};
 use super::exit::{Exit, Failure};
-use super::question::confirm;
+use super::question::{confirm, somebody_is_there};
 use super::view::{self, Named, Newest};
 use super::{table, words};
 use crate::link::AreaDisk;
+use crate::model::NODES_MAX;
 use crate::storage::area::{
-    self, AreaError, AreaReport, Blocks, FormatOptions, Found, Geometry, HeartbeatReport,
-    NodeReport, read_header, survey,
+    self, AreaError, AreaReport, Blocks, FormatOptions, Found, Geometry, HeaderError,
+    HeartbeatReport, NodeReport, read_header, survey,
 };
 
 /// How long a formatted disk is watched for somebody who writes to it, at least.
@@ -54,7 +55,8 @@ pub(super) fn format(
     let size = words::bytes(disk.size());
     writeln!(out, "{}: {size}, {}", device.display(), used.words())?;
     out.flush()?;
-    if !args.yes {
+    // A script has nobody to ask: what it may destroy, it has named with --force.
+    if !args.yes && somebody_is_there() {
         let total = words::bytes(geometry.total());
         confirm(&format!(
             "The first {total} of {} will be overwritten.",
@@ -198,14 +200,29 @@ impl Used {
         let told = |finding: &&Finding| !(area && matches!(finding, Finding::Data { .. }));
         words.extend(self.findings.iter().filter(told).map(ToString::to_string));
         if words.is_empty() {
-            match &self.found {
-                Found::Known { name } => words.push((*name).to_owned()),
-                Found::Data { offset } => words.push(format!("data at byte {offset}")),
-                Found::Blank | Found::Area { .. } => return "empty".to_owned(),
+            match content(&self.found) {
+                Some(content) => words.push(content),
+                None => return "empty".to_owned(),
             }
         }
         words.join("; ")
     }
+}
+
+/// What a disk without an area holds; none if that is nothing.
+fn content(found: &Found) -> Option<String> {
+    match found {
+        Found::Known { name } => Some((*name).to_owned()),
+        Found::Data { offset } => Some(format!("data at byte {offset}")),
+        Found::Blank | Found::Area { .. } => None,
+    }
+}
+
+/// What stands where an area would, on a disk whose header is blank: a file system leaves its first
+/// sector empty, and "never formatted" would invite to format it.
+pub(super) fn behind_blank(disk: &AreaDisk) -> Option<String> {
+    let found = survey(disk, Geometry::new(NODES_MAX as u8)?.total()).ok()?;
+    content(&found).map(|content| format!("{}; it holds {content}", HeaderError::NotOurs))
 }
 
 /// Does the area change while one looks? Compares two reads some heartbeats apart.
@@ -237,13 +254,21 @@ pub(super) fn show(places: &Places, args: &ShowArgs, out: &mut dyn Write) -> Res
     let cluster = &loaded.config.cluster().id;
     let mut report = area::show(&disk, &keyring, cluster).map_err(|error| failed(&error))?;
     let mut newest = None;
-    if report.header.is_some() {
-        let (header, _) = read_header(&disk, &keyring, cluster).map_err(|error| failed(&error))?;
-        match view::newest(&disk, &header, &keyring).map_err(|error| failed(&error))? {
-            Some(Ok(found)) => newest = Some(found),
-            Some(Err(problem)) => report.problems.push(problem),
-            None => {}
+    match read_header(&disk, &keyring, cluster) {
+        Ok((header, _)) => {
+            match view::newest(&disk, &header, &keyring).map_err(|error| failed(&error))? {
+                Some(Ok(found)) => newest = Some(found),
+                Some(Err(problem)) => report.problems.push(problem),
+                None => {}
+            }
         }
+        Err(AreaError::Header(HeaderError::Blank)) => {
+            if let Some(problem) = behind_blank(&disk) {
+                report.problems = vec![format!("{problem}; {}", HeaderError::NotOurs.help())];
+            }
+        }
+        // Among the report's problems already.
+        Err(_) => {}
     }
     let named = Named(&loaded.config);
     if args.json {

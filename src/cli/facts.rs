@@ -15,6 +15,7 @@ use standfast_sys::netlink::Route;
 
 use super::args::Places;
 use super::context::Loaded;
+use super::disk::behind_blank;
 use super::exit::chain;
 use crate::config::{
     DiskFacts, HostFacts, InterfaceFacts, LinkKind, NodeConfig, Problem, Severity, WatchdogSource,
@@ -217,8 +218,15 @@ impl Survey<'_> {
                 header.geometry.regions()
             }
             Err(AreaError::Header(error)) => {
-                self.judge_header(path, error);
-                seen.header = error.to_string();
+                let blank = error == HeaderError::Blank;
+                let content = behind_blank(&disk).filter(|_| blank);
+                let error = if content.is_some() {
+                    HeaderError::NotOurs
+                } else {
+                    error
+                };
+                seen.header = content.unwrap_or_else(|| error.to_string());
+                self.judge_header(path, error, &seen.header);
                 0
             }
             // A disk that is too small is told by the check of the host.
@@ -241,12 +249,12 @@ impl Survey<'_> {
         Ok(())
     }
 
-    fn judge_header(&mut self, path: &str, error: HeaderError) {
+    fn judge_header(&mut self, path: &str, error: HeaderError, words: &str) {
         let severity = match error {
             HeaderError::Blank => Severity::Warning,
             _ => Severity::Error,
         };
-        let problem = self.problem(severity, format!("`{path}`: {error}"), error.help());
+        let problem = self.problem(severity, format!("`{path}`: {words}"), error.help());
         self.problems.push(Problem {
             span: self.quoted(path),
             ..problem

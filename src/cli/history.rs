@@ -47,7 +47,7 @@ pub(super) fn run(
             entry.time.clone(),
             class(record.class).to_owned(),
             subject(names, entry),
-            said(entry),
+            said(names, entry),
         ]
     });
     let rows: Vec<_> = rows.collect();
@@ -217,7 +217,7 @@ fn decision(names: &Names, entry: &HistoryEntry, out: &mut dyn Write) -> io::Res
     for rejected in &record.rejected {
         line("not done", rejected)?;
     }
-    line("done", &record.outcome)
+    line("done", &names::in_alarm(names, &record.outcome))
 }
 
 fn subject(names: &Names, entry: &HistoryEntry) -> String {
@@ -230,9 +230,9 @@ fn subject(names: &Names, entry: &HistoryEntry) -> String {
     }
 }
 
-fn said(entry: &HistoryEntry) -> String {
+fn said(names: &Names, entry: &HistoryEntry) -> String {
     let record = &entry.record;
-    let mut text = record.outcome.clone();
+    let mut text = names::in_alarm(names, &record.outcome);
     if !record.trigger.is_empty() {
         text.push_str(&format!(" ({})", record.trigger));
     }
@@ -256,7 +256,7 @@ fn entry_json(names: &Names, entry: &HistoryEntry) -> Value {
         "evidence": record.evidence,
         "rule": record.rule,
         "rejected": record.rejected,
-        "outcome": record.outcome,
+        "outcome": names::in_alarm(names, &record.outcome),
     })
 }
 

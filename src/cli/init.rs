@@ -99,8 +99,8 @@ fn refuse_overwriting(args: &InitArgs, paths: &[&PathBuf]) -> Result<(), Failure
         return Ok(());
     };
     let problem = format!("{} is there already and was left alone", path.display());
-    let remedy = "edit it, or write to another place with --directory. --force replaces it and keeps \
-                  the old one as `.old`; the disk must be formatted anew then";
+    let remedy = "edit it, or write to another place with --directory. --force replaces it \
+                  and keeps the old one as `.old`; the disk must be formatted anew then";
     Err(Failure::refused(problem, remedy))
 }
 

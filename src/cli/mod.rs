@@ -5,7 +5,7 @@
 //! reader that has seen enough (`| head`) is no problem.
 //!
 //! ```text
-//! args    what can be typed, and the help
+//! args, help    what can be typed, and the lesson that goes with it
 //! init, check + facts, disk + view    without a daemon
 //! status + picture, history, order    through the control socket
 //! words, table, names                 how things are said
@@ -17,6 +17,7 @@ mod context;
 mod disk;
 mod exit;
 mod facts;
+mod help;
 mod history;
 mod init;
 mod names;

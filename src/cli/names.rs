@@ -58,7 +58,7 @@ pub(super) fn of_link(names: &Names, index: u8) -> String {
         .unwrap_or_else(|| format!("link number {index}"))
 }
 
-/// An alarm with names in it: the core knows links by their position only.
+/// A sentence of the core with the link's name in it: the core knows links by their position only.
 pub(super) fn in_alarm(names: &Names, alarm: &str) -> String {
     let named = alarm.strip_prefix("link ").and_then(|rest| {
         let (number, rest) = rest.split_once(' ')?;

@@ -10,7 +10,7 @@ use super::exit::{Exit, Failure};
 use super::question::confirm;
 use super::status::{fetch, owner_state, unexpected};
 use super::{names, words};
-use crate::engine::{Command, Snapshot, TaskStatus};
+use crate::engine::{Command, NodeStatus, Snapshot, TaskStatus};
 use crate::model::{NodeId, TaskIndex, TaskState};
 use crate::node::control::{COMMAND_MAX, Names, Request, Response, ask};
 
@@ -21,8 +21,11 @@ const LOOK_LATER: Duration = Duration::from_millis(50);
 /// How long to look finely.
 const FINE: Duration = Duration::from_secs(2);
 
-/// Beyond what the daemon itself waits for its core.
-const ANSWER_EXTRA: Duration = Duration::from_secs(5);
+/// A little beyond what the daemon itself waits for its core.
+const ANSWER_MAX: Duration = COMMAND_MAX.saturating_add(Duration::from_secs(5));
+
+/// An answer is worth waiting for so long, whatever --timeout says: without it nothing is known.
+const ANSWER_MIN: Duration = Duration::from_millis(500);
 
 pub(super) fn move_task(
     places: &Places,
@@ -123,14 +126,14 @@ pub(super) fn confirm_off(
     }
     writeln!(
         out,
-        "You are about to vouch that {name} is switched off. If it is not, its tasks may run twice\n\
-         and destroy their data. Look at the machine, or pull its plug, before you go on."
+        "You are about to vouch that {name} is switched off. If it is not, its tasks may run\n\
+         twice and destroy their data. Look at the machine, or pull its plug, before you go on."
     )?;
     out.flush()?;
     if !args.yes {
         confirm(&format!("Is {name} off?"))?;
     }
-    let text = send(places, Command::ConfirmOff { node })?;
+    let text = send(places, Command::ConfirmOff { node }, ANSWER_MAX)?;
     writeln!(out, "{text}")?;
     Ok(Exit::Well)
 }
@@ -144,8 +147,7 @@ fn heard_ms(snapshot: &Snapshot, node: NodeId) -> Option<f64> {
 }
 
 /// Gives a command; the daemon's word on it.
-fn send(places: &Places, command: Command) -> Result<String, Failure> {
-    let deadline = COMMAND_MAX + ANSWER_EXTRA;
+fn send(places: &Places, command: Command, deadline: Duration) -> Result<String, Failure> {
     match ask(&places.run_dir, &Request::Command(command), deadline)? {
         Response::Done(text) => Ok(text),
         other => Err(unexpected(other)),
@@ -182,7 +184,12 @@ impl Order {
         out: &mut dyn Write,
     ) -> Result<Exit, Failure> {
         let begun = Instant::now();
-        let said = send(places, self.command)?;
+        let patience = if waiting.no_wait {
+            ANSWER_MAX
+        } else {
+            waiting.timeout
+        };
+        let said = send(places, self.command, patience.clamp(ANSWER_MIN, ANSWER_MAX))?;
         if waiting.no_wait {
             writeln!(out, "agreed: {said}")?;
             return Ok(Exit::Well);
@@ -247,15 +254,14 @@ impl Goal {
             Goal::Stopped { task } => yes(find(snapshot, task).is_some_and(|task| {
                 !task.wanted && task.states.iter().all(|(_, state)| !state.may_run())
             })),
-            Goal::Empty { node } => {
-                let on_it = |task: &TaskStatus| {
-                    let state = task.states.iter().find(|(other, _)| *other == node);
-                    task.owner == Some(node)
-                        || task.heir == Some(node)
-                        || state.is_some_and(|(_, state)| state.may_run())
-                };
-                yes(in_standby(snapshot, node) && !snapshot.tasks.iter().any(on_it))
-            }
+            Goal::Empty { node } if !in_standby(snapshot, node) => Reached::NotYet,
+            Goal::Empty { node } => match kept(snapshot, node).next() {
+                None => Reached::Yes,
+                Some(task) if task.heir.is_none() && !others_can(snapshot, node) => {
+                    Reached::Never("no other node can take it, so it stays".to_owned())
+                }
+                Some(_) => Reached::NotYet,
+            },
             Goal::Online { node } => yes(!in_standby(snapshot, node)),
         }
     }
@@ -303,10 +309,21 @@ impl Goal {
                 format!("{} is not stopped yet, {why}", names::of_task(names, task)),
                 Some(task),
             ),
-            Goal::Empty { node } => (
-                format!("{} still has tasks, {why}", names::of_node(names, node)),
-                None,
-            ),
+            Goal::Empty { node } => {
+                let tasks = seen.map(|seen| kept(seen, node)).into_iter().flatten();
+                let tasks: Vec<String> =
+                    tasks.map(|task| names::of_task(names, task.task)).collect();
+                let name = names::of_node(names, node);
+                let tasks = if tasks.is_empty() {
+                    "none".to_owned()
+                } else {
+                    tasks.join(", ")
+                };
+                (
+                    format!("{name} takes no more tasks, but has {tasks}: {why}"),
+                    None,
+                )
+            }
             Goal::Online { node } => (
                 format!("{} is not online yet, {why}", names::of_node(names, node)),
                 None,
@@ -343,6 +360,25 @@ fn find(snapshot: &Snapshot, task: TaskIndex) -> Option<&TaskStatus> {
 
 fn runs(task: &TaskStatus) -> bool {
     owner_state(task) == Some(TaskState::Started)
+}
+
+/// Tasks that a node has, or is to get, or may still be running.
+fn kept(snapshot: &Snapshot, node: NodeId) -> impl Iterator<Item = &TaskStatus> {
+    snapshot.tasks.iter().filter(move |task| {
+        let state = task.states.iter().find(|(other, _)| *other == node);
+        task.owner == Some(node)
+            || task.heir == Some(node)
+            || state.is_some_and(|(_, state)| state.may_run())
+    })
+}
+
+/// Is there another node that could take a task at all?
+fn others_can(snapshot: &Snapshot, node: NodeId) -> bool {
+    let able = |other: &NodeStatus| other.state == "member" && !other.standby;
+    snapshot
+        .nodes
+        .iter()
+        .any(|other| other.node != node && able(other))
 }
 
 fn in_standby(snapshot: &Snapshot, node: NodeId) -> bool {

@@ -4,10 +4,15 @@ use std::io::{self, BufRead, IsTerminal, Write};
 
 use super::exit::Failure;
 
+/// Is there a person who can be asked?
+pub(super) fn somebody_is_there() -> bool {
+    io::stdin().is_terminal()
+}
+
 /// Lets a person type `yes`. Without a terminal to ask on it is refused: silence is not consent.
 pub(super) fn confirm(question: &str) -> Result<(), Failure> {
     let stdin = io::stdin();
-    if !stdin.is_terminal() {
+    if !somebody_is_there() {
         let problem = "there is no terminal to ask on, and --yes was not given";
         return Err(Failure::refused(problem, "add --yes if you are sure"));
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::words;
 use crate::config::Config;
-use crate::engine::{EvictReason, Standing, View};
+use crate::engine::{After, Standing, View};
 use crate::frame::Keyring;
 use crate::model::{NodeId, TaskIndex};
 use crate::register::{Ballot, Block};
@@ -124,7 +124,7 @@ pub(super) fn sentences(newest: &Newest, named: &Named<'_>) -> Vec<String> {
             named.node(eviction.node),
             named.node(eviction.by),
             eviction.epoch,
-            reason(eviction.reason)
+            eviction.reason.words()
         ));
     }
     for index in (0..view.tasks.len()).filter_map(TaskIndex::new) {
@@ -146,8 +146,10 @@ fn task_sentence(view: &View, index: TaskIndex, named: &Named<'_>) -> String {
     if !task.wanted {
         line.push_str(", stopped on purpose");
     }
-    if let Some(after) = task.after.filter(|_| !task.after_is_out) {
-        line.push_str(&format!(", once {} has let go", named.node(after)));
+    match task.after {
+        After::Nobody => {}
+        After::Node(node) => line.push_str(&format!(", once {} has let go", named.node(node))),
+        After::Anybody => line.push_str(", once every other node has let go"),
     }
     if !task.failed_on.is_empty() {
         line.push_str(&format!(
@@ -176,7 +178,7 @@ pub(super) fn json(newest: &Newest, named: &Named<'_>) -> Value {
             "name": named.node(eviction.node),
             "by": named.node(eviction.by),
             "epoch": eviction.epoch,
-            "reason": reason(eviction.reason),
+            "reason": eviction.reason.words(),
         })
     });
     let tasks = (0..view.tasks.len())
@@ -202,14 +204,6 @@ pub(super) fn json(newest: &Newest, named: &Named<'_>) -> Value {
         "evictions": evictions.collect::<Vec<_>>(),
         "tasks": tasks.collect::<Vec<_>>(),
     })
-}
-
-const fn reason(reason: EvictReason) -> &'static str {
-    match reason {
-        EvictReason::Silent => "nothing was heard of it on any link",
-        EvictReason::Rebooted => "it was rebooted",
-        EvictReason::ColdStart => "it was not there when another node started alone",
-    }
 }
 
 /// Tasks in a heartbeat that are not simply stopped, in words.

@@ -67,7 +67,7 @@ mod tests {
     fn times_have_as_many_digits_as_help() {
         let said = [
             (0.04, "0.04 ms"),
-            (3.14, "3.1 ms"),
+            (3.12, "3.1 ms"),
             (9.96, "10 ms"),
             (187.4, "187 ms"),
             (999.6, "1.0 s"),

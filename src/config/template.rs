@@ -29,19 +29,9 @@ pub struct Draft<'a> {
 /// Writes the file. Names are quoted, not checked: whoever parses the text does that.
 #[must_use]
 pub fn commented(draft: &Draft<'_>, kinds: &[Kind]) -> String {
-    let mut text = String::new();
     // Writing to a String cannot fail.
-    let _ = write!(text, "{HEAD}");
-    let id: String = draft.id.iter().map(|byte| format!("{byte:02x}")).collect();
-    let _ = write!(
-        text,
-        "name = {}\n{ID}id = \"{id}\"\n{DETECT}",
-        quoted(draft.name)
-    );
-    let _ = match draft.secret {
-        Some(path) => write!(text, "secret = {}\n\n", quoted(path)),
-        None => write!(text, "#secret = \"/etc/standfast/secret\"\n\n"),
-    };
+    let mut text = String::new();
+    cluster(draft, &mut text);
     text.push_str(NODES);
     for (at, node) in draft.nodes.iter().enumerate() {
         let _ = write!(
@@ -91,6 +81,22 @@ pub fn commented(draft: &Draft<'_>, kinds: &[Kind]) -> String {
         }
     }
     text
+}
+
+/// The head of the file and `[cluster]`.
+fn cluster(draft: &Draft<'_>, text: &mut String) {
+    // Writing to a String cannot fail.
+    let _ = write!(text, "{HEAD}");
+    let id: String = draft.id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let _ = write!(
+        text,
+        "name = {}\n{ID}id = \"{id}\"\n{DETECT}",
+        quoted(draft.name)
+    );
+    let _ = match draft.secret {
+        Some(path) => write!(text, "secret = {}\n\n", quoted(path)),
+        None => write!(text, "#secret = \"/etc/standfast/secret\"\n\n"),
+    };
 }
 
 fn quoted(text: &str) -> String {

@@ -1,7 +1,7 @@
 //! Changes of the view: each turn works out the first step from what is known to what should be,
 //! and proposes it. One proposal at a time; what is lost or gives up is worked out again.
 
-use super::{Class, Engine, EvictReason, Member, Record, Standing, TaskRecord, View};
+use super::{After, Class, Engine, EvictReason, Member, Record, Standing, TaskRecord, View};
 use crate::model::{NodeId, NodeSet, TaskIndex};
 use crate::register::Value;
 use crate::time::Instant;
@@ -191,16 +191,26 @@ impl Engine {
             let mut record = view.task(task);
             let (owner, heir) = (record.owner, record.heir);
             let lost = |node: Option<NodeId>| node.filter(|node| gone.contains(*node));
-            if lost(owner).is_none() && lost(heir).is_none() {
+            let awaited = gone.iter().any(|node| record.after.may_mean(node));
+            if lost(owner).is_none() && lost(heir).is_none() && !awaited {
                 continue;
             }
-            for node in [lost(owner), lost(heir)].into_iter().flatten() {
-                let out = due.contains(&(node, EvictReason::Rebooted));
-                hold_for(&mut record, node, out);
+            for (node, reason) in due {
+                if *reason == EvictReason::Rebooted {
+                    record.after = record.after.without(*node);
+                } else if owner == Some(*node) || heir == Some(*node) {
+                    record.after = record.after.with(*node);
+                }
             }
             if lost(owner).is_some() {
                 let named = heir.filter(|node| self.refuses(view, task, *node).is_none());
                 record.owner = named.or_else(|| self.candidate(view, task, gone));
+            }
+            // An heir that is passed over may have started it already.
+            if let Some(heir) = heir.filter(|heir| !gone.contains(*heir))
+                && record.owner != Some(heir)
+            {
+                record.after = record.after.with(heir);
             }
             record.heir = None;
             self.stamp(&mut record, super::Cause::Evicted);
@@ -309,7 +319,7 @@ impl Engine {
                 return Some(self.promotion());
             }
         }
-        if self.all_others_silent() {
+        if self.all_others_silent() || self.no_member_is_left() {
             return self.start_alone();
         }
         if listed.is_some() {
@@ -382,8 +392,7 @@ impl Engine {
         }
         let mut view = self.next_view();
         let fresh = view.config_hash != self.setup.config_hash;
-        let others = self.view.listed().without(self.me());
-        let waited_for = others.iter().find(|node| !self.proved_rebooted(*node));
+        let others: NodeSet = self.absent().collect();
         for node in others.iter() {
             view.evict(node, self.me(), EvictReason::ColdStart);
         }
@@ -398,15 +407,19 @@ impl Engine {
         if fresh {
             // Records of another configuration may be of other tasks: only what they imply stays.
             view.standby = NodeSet::EMPTY;
+            let epoch = view.tasks.iter().map(|task| task.epoch).max();
+            let after = if self.view.epoch == 0 {
+                After::Nobody
+            } else {
+                After::Anybody
+            };
             view.tasks.clear();
             for setup in &self.setup.tasks {
-                let record = TaskRecord {
-                    wanted: setup.enabled,
-                    ..TaskRecord::default()
-                };
                 view.tasks.push(TaskRecord {
-                    after: waited_for,
-                    ..record
+                    wanted: setup.enabled,
+                    epoch: epoch.unwrap_or(0),
+                    after,
+                    ..TaskRecord::default()
                 });
             }
         }
@@ -428,8 +441,8 @@ impl Engine {
         let mut record = view.task(task);
         if !fresh {
             for node in [record.owner, record.heir].into_iter().flatten() {
-                if node != self.me() {
-                    hold_for(&mut record, node, self.proved_rebooted(node));
+                if node != self.me() && !self.proved_rebooted(node) {
+                    record.after = record.after.with(node);
                 }
             }
         }
@@ -444,15 +457,4 @@ impl Engine {
         self.stamp(&mut record, super::Cause::Placed);
         view.tasks[task.index()] = record;
     }
-}
-
-/// `gone` may have run the task: whoever gets it has to wait for it, unless it is `out` for certain.
-/// A wait for an earlier one that is not over yet stays.
-fn hold_for(record: &mut TaskRecord, gone: NodeId, out: bool) {
-    let pending = record.after.is_some() && !record.after_is_out;
-    if out && pending {
-        return;
-    }
-    record.after = Some(gone);
-    record.after_is_out = out;
 }

@@ -147,7 +147,8 @@ impl Engine {
             let remedy = format!("`standfast start {name}` first");
             return Err((format!("{name} is stopped on purpose"), remedy));
         }
-        if record.owner == Some(to) && record.heir.is_none() {
+        let there = record.owner == Some(to) && record.heir.is_none();
+        if there || record.heir == Some(to) {
             return Ok(None);
         }
         // A person who moves a task to where it failed lately knows why.
@@ -170,14 +171,13 @@ impl Engine {
                 ..record
             },
             Some(owner) if owner == to => TaskRecord {
-                heir: None,
                 failed_on,
-                ..record
+                ..record.without_heir()
             },
             Some(_) => TaskRecord {
                 heir: Some(to),
                 failed_on,
-                ..record
+                ..record.without_heir()
             },
         };
         Ok(Some(self.task_step(

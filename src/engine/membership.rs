@@ -152,20 +152,21 @@ impl Engine {
             }
             (Some(_), _) => self.next_beat,
             (None, Some(at)) => at + half,
-            (None, None) => self.silent_since(node) + self.timing().suspect,
+            (None, None) => self.silent_since(node) + self.timing().suspect - half,
         }
     }
 
-    /// Suspects who was silent too long. Before that every link is emptied once more, since the
-    /// frames may wait in a queue that this node was too slow to read.
+    /// Suspects who was silent too long. In the last half heartbeat before that every link is emptied
+    /// once more, since the frames may wait in a queue that this node was too slow to read.
     pub(super) fn judge_peers(&mut self) {
         if self.distrust.is_some() {
             return;
         }
         let (now, timing) = (self.now, *self.timing());
+        let half = timing.heartbeat.over(2);
         for node in self.view.listed().without(self.me()).iter() {
             let silent = now.since(self.silent_since(node));
-            if silent < timing.suspect {
+            if silent + half < timing.suspect {
                 let peer = self.peers.of_mut(node);
                 (peer.suspected, peer.looking) = (None, None);
                 continue;
@@ -175,8 +176,9 @@ impl Engine {
                 self.urgent = true;
                 continue;
             };
-            let looked = self.drained_since(from) || now.since(from) >= timing.heartbeat.over(2);
-            if looked && self.peers.of(node).suspected.is_none() {
+            let looked = self.drained_since(from) || now.since(from) >= half;
+            let due = looked && silent >= timing.suspect;
+            if due && self.peers.of(node).suspected.is_none() {
                 self.peers.of_mut(node).suspected = Some(now);
                 let name = self.name(node).to_owned();
                 self.note(
@@ -225,20 +227,20 @@ impl Engine {
         mine < theirs || (mine == theirs && node < self.me())
     }
 
-    /// May this node, which is not a member, put out all that are listed?
+    /// May this node, which is not a member, put out all that are [`absent`](Engine::absent)?
     ///
     /// A lease by frames needs the confirmation of every listed node. It cannot exist when an
     /// earlier life of this node was a member (nobody confirms in its name any more), nor when at
-    /// most one other node is listed (it has nobody who could confirm). Then only the register
-    /// gives leases, and they end with the eviction.
+    /// most one absent node is left (it has nobody who could confirm: whoever is present either
+    /// knows the view and with it that this node's word is needed, or there is none). Then only the
+    /// register gives leases, and they end with the eviction.
     pub(super) fn may_start_alone(&self) -> Result<(), String> {
         let me = self.view.member(self.me());
         if me.is_some_and(|m| m.standing == Standing::Member) {
             return Ok(());
         }
-        let others = self.view.listed().without(self.me());
-        let open: Vec<&str> = others
-            .iter()
+        let open: Vec<&str> = self
+            .absent()
             .filter(|node| !self.proved_rebooted(*node) && !self.confirmed_off.contains(*node))
             .map(|node| self.name(node))
             .collect();
@@ -254,20 +256,49 @@ impl Engine {
 
     /// Has this node watched every other listed node long enough to call it silent?
     pub(super) fn all_others_silent(&self) -> bool {
+        let others = self.view.listed().without(self.me());
+        self.has_watched() && others.iter().all(|node| self.is_absent(node))
+    }
+
+    /// Is nobody with full rights there any more, while those who are there are joining as well, and
+    /// all know a view that lists this node? Then each would wait for the others for ever.
+    pub(super) fn no_member_is_left(&self) -> bool {
+        let others = self.view.members.iter();
+        let mut others = others.filter(|member| member.node != self.me());
+        self.is_listed()
+            && self.has_watched()
+            && others.all(|member| {
+                let peer = self.peers.of(member.node);
+                let knows = member.standing == Standing::Joining
+                    && self.heard_lately(member.node)
+                    && peer.incarnation == Some(member.incarnation)
+                    && peer.epoch == self.view.epoch;
+                knows || self.is_absent(member.node)
+            })
+    }
+
+    /// Listed nodes, but this one, that are not there.
+    pub(super) fn absent(&self) -> impl Iterator<Item = NodeId> {
+        let others = self.view.members.iter().map(|member| member.node);
+        others.filter(|node| *node != self.me() && self.is_absent(*node))
+    }
+
+    /// Has this node been able to hear and read for the detect time, since the view last changed? Who
+    /// changed it was alive then, even if nothing else was heard of it.
+    fn has_watched(&self) -> bool {
         let watched = self
             .read_since
             .max(Some(self.started_at))
+            .max(Some(self.view_known_at))
             .max(Some(self.trusted_at));
-        let long = self.timing().detect;
-        let others = self.view.listed().without(self.me());
-        let watched_long = watched.is_some_and(|since| self.now.since(since) >= long);
-        let mut others = others.iter();
         self.read_since.is_some()
-            && watched_long
-            && others.all(|node| {
-                let alive = self.peers.of(node).alive_at;
-                self.proved_rebooted(node) || alive.is_none_or(|at| self.now.since(at) >= long)
-            })
+            && watched.is_some_and(|since| self.now.since(since) >= self.timing().detect)
+    }
+
+    fn is_absent(&self, node: NodeId) -> bool {
+        let alive = self.peers.of(node).alive_at;
+        self.proved_rebooted(node)
+            || alive.is_none_or(|at| self.now.since(at) >= self.timing().detect)
     }
 
     /// Is every other listed node in full contact, under the listed life and configuration?

@@ -18,6 +18,7 @@ mod command;
 mod event;
 mod lease;
 mod membership;
+mod ownership;
 mod peers;
 mod placement;
 mod record;
@@ -34,14 +35,16 @@ pub use event::{
     Action, Class, Command, Event, Failure, Found, LinkStatus, NodeStatus, Order, Record, Refusal,
     RegisterStatus, Report, Snapshot, TaskStatus,
 };
-pub use view::{Cause, EvictReason, Eviction, Member, Standing, TaskRecord, View, ViewError};
+pub use view::{
+    After, Cause, EvictReason, Eviction, Member, Standing, TaskRecord, View, ViewError,
+};
 
 use crate::config::Timing;
 use crate::model::{
     ClusterId, ConfigHash, Incarnation, LINKS_MAX, NodeId, NodeSet, TASKS_MAX, TaskIndex,
 };
 use crate::register::Register;
-use crate::time::Instant;
+use crate::time::{Instant, Span};
 use changes::Proposal;
 use command::Waiting;
 use lease::Lease;
@@ -71,7 +74,8 @@ pub struct Setup {
     pub links: u8,
     /// Seed for nonces and back-off; different in every life.
     pub seed: u64,
-    /// Number of the first frame to be sent: above every number sent before in this life.
+    /// Number that all frames are to be above: of the last one an earlier core of this life has sent,
+    /// and some more; 0 in a new life, which begins anywhere.
     pub first_sequence: u64,
     /// What an earlier core of this same life left behind under a living guard.
     pub resumed: Option<Resumed>,
@@ -134,6 +138,8 @@ pub struct Engine {
     /// Tasks that could be started here as far as the runner sees.
     fit: u64,
     unfit_since: [Option<Instant>; TASKS_MAX],
+    /// Pause before the last failed start or stop is, or was, tried again.
+    retry_pause: [Span; TASKS_MAX],
     runner_there: bool,
     proposal: Option<Proposal>,
     propose_after: Instant,
@@ -187,7 +193,7 @@ impl Engine {
         for state in local.iter_mut().take(setup.tasks.len()) {
             *state = Local::Unknown;
         }
-        Engine {
+        let mut engine = Engine {
             register: Register::new(setup.me, nodes, setup.seed, backoff),
             names: (1..=64u8).map(|id| name_of(&setup, id)).collect(),
             now,
@@ -203,6 +209,7 @@ impl Engine {
             granted: resumed.granted,
             fit: u64::MAX,
             unfit_since: [None; TASKS_MAX],
+            retry_pause: [Span::ZERO; TASKS_MAX],
             runner_there: false,
             proposal: None,
             propose_after: now,
@@ -230,7 +237,13 @@ impl Engine {
             alarms: Vec::new(),
             waiting_for: Some("the first read of the register".into()),
             setup,
+        };
+        if engine.sequence == 0 {
+            // What an earlier life sent may be echoed by a replay. Were it numbered alike, that would
+            // count as fresh; 2^31 places to begin at, and some ten numbers are fresh at a time.
+            engine.sequence = engine.draw() >> 33;
         }
+        engine
     }
 
     /// Takes in one fact and decides what follows from it.

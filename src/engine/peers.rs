@@ -104,6 +104,20 @@ impl Peer {
         report.state == state && report.epoch == (epoch & 0xfff) as u16
     }
 
+    /// May a frame of this life be listened to? While its known life speaks, only a later daemon of
+    /// the same boot may take its place: a replay, whatever it echoes by chance, must not.
+    pub(super) fn may_be(&self, life: Incarnation, now: Instant, quiet: crate::time::Span) -> bool {
+        let Some(known) = self.incarnation.filter(|known| *known != life) else {
+            return true;
+        };
+        let speaks = self.alive_at.is_some_and(|at| now.since(at) <= quiet);
+        if known.boot == life.boot {
+            life.start > known.start
+        } else {
+            !speaks
+        }
+    }
+
     /// Takes over what a newer fresh frame says. Returns false for one that is not newer.
     pub(super) fn absorb(
         &mut self,
@@ -141,7 +155,9 @@ impl Peer {
                 return;
             }
             if known == frame.incarnation {
+                // Whoever was heard of last is echoed: a replay must not hold the place for ever.
                 self.sequence = self.sequence.max(frame.sequence);
+                self.newcomer = None;
                 return;
             }
         }

@@ -153,7 +153,10 @@ impl Engine {
             return "this node owns it but holds no lease".into();
         }
         if !self.earlier_owner_is_out(task, &record) {
-            let earlier = record.after.map_or("nobody", |node| self.name(node));
+            let earlier = match record.after {
+                super::After::Node(node) => self.name(node),
+                super::After::Nobody | super::After::Anybody => "everybody else",
+            };
             return format!("waiting until {earlier} has let go for certain");
         }
         match self.local[task.index()].state() {

@@ -7,19 +7,15 @@
 //! ```
 //! `Released` is `Stopped` with a promise: not to be started again in that epoch. The heir acts on it.
 
-use super::changes::Change;
-use super::{Action, Cause, Class, Engine, Failure, Found, Order, Report, TaskRecord};
-use crate::model::{NodeSet, TaskIndex, TaskState};
+use super::{Action, After, Class, Engine, Failure, Found, Order, Report, TaskRecord};
+use crate::model::{NodeId, TaskIndex, TaskState};
 use crate::time::{Instant, Span};
 
 /// Longest pause before a task that could not be kept running is tried again on its only node.
-const RETRY_MAX: Span = Span::from_ms(60_000);
+pub(super) const RETRY_MAX: Span = Span::from_ms(60_000);
 
 /// First such pause.
 const RETRY_MIN: Span = Span::from_ms(2_000);
-
-/// Time a task must have run before its earlier failures are forgotten.
-const FORGET_FAILURES: Span = Span::from_ms(600_000);
 
 /// What a stop is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,13 +50,11 @@ pub(super) enum Local {
     Failed {
         epoch: u32,
         retry: Instant,
-        pause: Span,
     },
     /// Stopping failed; tried again after `retry`.
     Stuck {
         then: Then,
         retry: Instant,
-        pause: Span,
     },
     Released {
         epoch: u32,
@@ -214,7 +208,7 @@ impl Engine {
         }
     }
 
-    fn after_stop(&self, task: TaskIndex, then: Then) -> Local {
+    fn after_stop(&mut self, task: TaskIndex, then: Then) -> Local {
         match then {
             Then::Stopped => Local::Stopped,
             Then::Released(epoch) => Local::Released { epoch },
@@ -222,28 +216,21 @@ impl Engine {
         }
     }
 
-    fn failed(&self, task: TaskIndex, epoch: u32) -> Local {
-        let pause = match self.local[task.index()] {
-            Local::Failed { pause, .. } => pause.times(2).min(RETRY_MAX),
-            _ => RETRY_MIN,
-        };
-        Local::Failed {
-            epoch,
-            retry: self.now + pause,
-            pause,
-        }
+    fn failed(&mut self, task: TaskIndex, epoch: u32) -> Local {
+        let retry = self.retry(task);
+        Local::Failed { epoch, retry }
     }
 
-    fn stuck(&self, task: TaskIndex, then: Then) -> Local {
-        let pause = match self.local[task.index()] {
-            Local::Stuck { pause, .. } => pause.times(2).min(RETRY_MAX),
-            _ => RETRY_MIN,
-        };
-        Local::Stuck {
-            then,
-            retry: self.now + pause,
-            pause,
-        }
+    fn stuck(&mut self, task: TaskIndex, then: Then) -> Local {
+        let retry = self.retry(task);
+        Local::Stuck { then, retry }
+    }
+
+    /// When to try again what has just failed: after a pause that doubles each time.
+    fn retry(&mut self, task: TaskIndex) -> Instant {
+        let pause = &mut self.retry_pause[task.index()];
+        *pause = pause.times(2).clamp(RETRY_MIN, RETRY_MAX);
+        self.now + *pause
     }
 
     fn op(&mut self) -> u64 {
@@ -251,7 +238,7 @@ impl Engine {
         self.next_op
     }
 
-    fn stop(&mut self, task: TaskIndex, then: Then, forced: bool) {
+    pub(super) fn stop(&mut self, task: TaskIndex, then: Then, forced: bool) {
         let (op, epoch) = (self.op(), self.view.task(task).epoch);
         self.local[task.index()] = Local::Stopping { op, then, forced };
         self.urgent = true;
@@ -285,6 +272,13 @@ impl Engine {
         let record = self.view.task(task);
         match self.local[task.index()] {
             Local::Unknown => {}
+            Local::Stopped | Local::Failed { .. } if self.gives_up(&record) => {
+                // It does not run here; with an heir named it is not started here either.
+                self.local[task.index()] = Local::Released {
+                    epoch: record.epoch,
+                };
+                self.urgent = true;
+            }
             Local::Stopped => {
                 if self.may_start(task, &record) {
                     self.start(task);
@@ -297,7 +291,7 @@ impl Engine {
                     self.step(task);
                 }
             }
-            Local::Failed { epoch, retry, .. } => {
+            Local::Failed { epoch, retry } => {
                 let given_anew = record.epoch != epoch;
                 if (given_anew || self.now >= retry) && self.may_start(task, &record) {
                     self.start(task);
@@ -305,6 +299,9 @@ impl Engine {
             }
             Local::Starting { epoch, .. } => self.check_right(task, &record, epoch),
             Local::Started { epoch, since } => {
+                if self.now.since(since) >= RETRY_MAX {
+                    self.retry_pause[task.index()] = Span::ZERO;
+                }
                 self.check_right(task, &record, epoch);
                 if let Local::Started { .. } = self.local[task.index()] {
                     self.local[task.index()] = Local::Started {
@@ -319,7 +316,7 @@ impl Engine {
                 }
             }
             Local::Dirty => self.stop(task, Then::Stopped, true),
-            Local::Stuck { then, retry, .. } => {
+            Local::Stuck { then, retry } => {
                 if self.now >= retry {
                     self.stop(task, then, true);
                 }
@@ -343,13 +340,18 @@ impl Engine {
         }
     }
 
+    /// This node owns the task, and somebody else is to have it next.
+    fn gives_up(&self, record: &TaskRecord) -> bool {
+        record.owner == Some(self.me()) && record.heir.is_some_and(|heir| heir != self.me())
+    }
+
     /// The owner is to stop the task without an heir.
     fn must_end(&self, record: &TaskRecord) -> bool {
         !record.wanted
     }
 
     /// The heir has said that it knows the view which names it.
-    fn heir_is_ready(&self, record: &TaskRecord) -> bool {
+    pub(super) fn heir_is_ready(&self, record: &TaskRecord) -> bool {
         let Some(heir) = record.heir.filter(|heir| *heir != self.me()) else {
             return false;
         };
@@ -361,11 +363,12 @@ impl Engine {
     /// S2: owner (or heir of what was released) in the newest view, lease held, every earlier owner out.
     fn may_start(&self, task: TaskIndex, record: &TaskRecord) -> bool {
         let owns = record.owner == Some(self.me()) && record.heir.is_none_or(|h| h == self.me());
-        let stays = !self.leaving && !self.view.standby.contains(self.me());
+        let stays = !self.view.standby.contains(self.me());
         record.wanted
             && self.is_member()
             && self.lease.valid(self.now)
             && self.distrust.is_none()
+            && !self.leaving
             && (stays || owns)
             && (owns || self.released_to_me(task, record))
             && self.earlier_owner_is_out(task, record)
@@ -383,20 +386,46 @@ impl Engine {
             && peer.says(task, TaskState::Released, record.epoch)
     }
 
+    /// Would this node start the task if the earlier owners were out?
+    pub(super) fn waits_to_start(&self, task: TaskIndex) -> bool {
+        let record = self.view.task(task);
+        record.owner == Some(self.me())
+            && record.after != After::Nobody
+            && self.local[task.index()] == Local::Stopped
+    }
+
+    /// Nothing of the task runs any more on those who had it before.
     pub(super) fn earlier_owner_is_out(&self, task: TaskIndex, record: &TaskRecord) -> bool {
-        let Some(earlier) = record.after.filter(|_| !record.after_is_out) else {
-            return true;
-        };
-        if earlier == self.me() {
+        match record.after {
+            After::Nobody => true,
+            After::Node(node) => self.is_out(task, node),
+            After::Anybody => {
+                let mut nodes = self.setup.nodes.iter();
+                nodes.all(|(node, _)| self.is_out(task, *node))
+            }
+        }
+    }
+
+    /// A listed node may hold a lease, so only its own word counts. One that is not listed was put
+    /// out by the view that gave the task its epoch or by an earlier one, so time counts too.
+    pub(super) fn is_out(&self, task: TaskIndex, node: NodeId) -> bool {
+        if node == self.me() {
             return !self.local[task.index()].state().may_run();
         }
-        let known = self.task_known_at[task.index()];
-        if self.now.since(known) >= self.timing().out_after() {
-            return true;
+        let peer = self.peers.of(node);
+        let says_so = self.heard_lately(node) && !peer.tasks[task.index()].state.may_run();
+        match self.view.member(node) {
+            Some(listed) => {
+                says_so
+                    && peer.incarnation == Some(listed.incarnation)
+                    && peer.epoch == self.view.epoch
+            }
+            None => {
+                let known = self.task_known_at[task.index()];
+                self.now.since(known) >= self.timing().out_after()
+                    || (says_so && peer.epoch >= self.view.epoch)
+            }
         }
-        let peer = self.peers.of(earlier);
-        let state = peer.tasks[task.index()].state;
-        self.heard_lately(earlier) && peer.epoch >= self.view.epoch && !state.may_run()
     }
 
     pub(super) fn report_of(&self, task: TaskIndex) -> (TaskState, u32) {
@@ -405,250 +434,6 @@ impl Engine {
             Local::Released { epoch } => (TaskState::Released, epoch),
             _ => (local.state(), self.view.task(task).epoch),
         }
-    }
-
-    /// The first change of the view that some task needs from this node.
-    pub(super) fn task_change(&mut self) -> Option<Change> {
-        self.tasks().find_map(|task| self.change_for(task))
-    }
-
-    fn change_for(&mut self, task: TaskIndex) -> Option<Change> {
-        let record = self.view.task(task);
-        let me = Some(self.me());
-        if record.heir == me && record.owner != me {
-            return self.change_as_heir(task, record);
-        }
-        if record.owner == me {
-            return self.change_as_owner(task, record);
-        }
-        self.place(task, record)
-    }
-
-    fn change_as_heir(&mut self, task: TaskIndex, record: TaskRecord) -> Option<Change> {
-        match self.local[task.index()] {
-            Local::Starting { .. } | Local::Started { .. } => {
-                let next = TaskRecord {
-                    owner: Some(self.me()),
-                    heir: None,
-                    ..record
-                };
-                Some(self.task_step(task, next, Cause::HandedOver, "the owner has released it"))
-            }
-            Local::Failed { epoch, .. } if epoch == record.epoch => {
-                let failed_on = record.failed_on.with(self.me());
-                let next = TaskRecord {
-                    heir: None,
-                    failed_on,
-                    ..record
-                };
-                Some(self.task_step(task, next, Cause::Failed, "the heir could not start it"))
-            }
-            Local::Stopped | Local::Failed { .. } | Local::Released { .. }
-                if self.leaving || self.view.standby.contains(self.me()) || !record.wanted =>
-            {
-                let next = TaskRecord {
-                    heir: None,
-                    ..record
-                };
-                Some(self.task_step(task, next, Cause::CalledOff, "the heir declines"))
-            }
-            _ => None,
-        }
-    }
-
-    fn change_as_owner(&mut self, task: TaskIndex, record: TaskRecord) -> Option<Change> {
-        let local = self.local[task.index()];
-        let idle = matches!(
-            local,
-            Local::Stopped | Local::Failed { .. } | Local::Released { .. }
-        );
-        if idle && !record.wanted {
-            let next = TaskRecord {
-                owner: None,
-                heir: None,
-                ..self.cleared(task, record)
-            };
-            return Some(self.task_step(
-                task,
-                next,
-                Cause::Stopped,
-                "it is stopped and not wanted",
-            ));
-        }
-        if let Local::Failed { epoch, .. } = local
-            && epoch == record.epoch
-        {
-            let failed_on = record.failed_on.with(self.me());
-            let to = self.candidate(&self.view, task, NodeSet::only(self.me()))?;
-            let next = TaskRecord {
-                owner: Some(to),
-                heir: None,
-                failed_on,
-                ..self.cleared(task, record)
-            };
-            return Some(self.task_step(
-                task,
-                next,
-                Cause::Failed,
-                "it could not be kept running here",
-            ));
-        }
-        if let Some(heir) = record.heir {
-            let waited = self.now.since(self.task_known_at[task.index()]);
-            let hopeless = !record.wanted || waited > self.timing().detect.times(4);
-            let runs = matches!(local, Local::Started { .. });
-            if runs && hopeless && !self.heir_is_ready(&record) {
-                let next = TaskRecord {
-                    heir: None,
-                    ..record
-                };
-                let why = format!("{} did not get ready", self.name(heir));
-                return Some(self.task_step(task, next, Cause::CalledOff, &why));
-            }
-            return None;
-        }
-        self.give_away(task, record, idle)
-            .or_else(|| self.tidy(task, record))
-    }
-
-    /// The owner wants to be rid of a task that somebody else can run.
-    fn give_away(&mut self, task: TaskIndex, record: TaskRecord, idle: bool) -> Option<Change> {
-        let standby = self.view.standby.contains(self.me()) || self.leaving;
-        let unfit = self.unfit_for_long(task);
-        if !record.wanted || !(standby || unfit) {
-            return None;
-        }
-        let to = self.candidate(&self.view, task, NodeSet::only(self.me()));
-        let cause = if standby {
-            Cause::Standby
-        } else {
-            Cause::Unfit
-        };
-        match to.filter(|to| standby || self.says_fit(*to, task)) {
-            Some(to) if idle => {
-                let next = TaskRecord {
-                    owner: Some(to),
-                    ..self.cleared(task, record)
-                };
-                Some(self.task_step(task, next, cause, "the owner gives it away"))
-            }
-            Some(to) => {
-                let next = TaskRecord {
-                    heir: Some(to),
-                    ..record
-                };
-                Some(self.task_step(task, next, cause, "the owner gives it away"))
-            }
-            None if self.leaving && idle => {
-                let next = TaskRecord {
-                    owner: None,
-                    ..self.cleared(task, record)
-                };
-                Some(self.task_step(task, next, cause, "the owner leaves and nobody can take it"))
-            }
-            None if self.leaving => {
-                if matches!(self.local[task.index()], Local::Started { .. }) {
-                    self.stop(task, Then::Stopped, false);
-                }
-                None
-            }
-            None => None,
-        }
-    }
-
-    fn unfit_for_long(&mut self, task: TaskIndex) -> bool {
-        let fit = self.is_fit(task);
-        let since = &mut self.unfit_since[task.index()];
-        if fit {
-            *since = None;
-            return false;
-        }
-        let since = *since.get_or_insert(self.now);
-        self.now.since(since) >= self.timing().heartbeat
-    }
-
-    /// Small things that make later takeovers faster: forget whom to wait for, forget failures.
-    fn tidy(&mut self, task: TaskIndex, record: TaskRecord) -> Option<Change> {
-        let Local::Started { since, .. } = self.local[task.index()] else {
-            return None;
-        };
-        let mut view = self.next_view();
-        let next = &mut view.tasks[task.index()];
-        let what = if record.after.is_some() {
-            (next.after, next.after_is_out) = (None, false);
-            "the earlier owner is out"
-        } else if !record.failed_on.is_empty() && self.now.since(since) >= FORGET_FAILURES {
-            next.failed_on = NodeSet::EMPTY;
-            "earlier failures are forgotten"
-        } else {
-            return None;
-        };
-        let mut change = self.change(
-            view,
-            Class::Info,
-            what,
-            "a task that runs needs no memory of it",
-        );
-        change.record.task = Some(task);
-        Some(change)
-    }
-
-    /// The record with nobody to wait for, if that wait is over.
-    fn cleared(&self, task: TaskIndex, record: TaskRecord) -> TaskRecord {
-        if self.earlier_owner_is_out(task, &record) {
-            TaskRecord {
-                after: None,
-                after_is_out: false,
-                ..record
-            }
-        } else {
-            record
-        }
-    }
-
-    /// A task without an owner is placed by the lowest member that is there.
-    fn place(&mut self, task: TaskIndex, record: TaskRecord) -> Option<Change> {
-        let lowest = self
-            .view
-            .full_members()
-            .iter()
-            .find(|node| *node == self.me() || self.heard_lately(*node));
-        if record.owner.is_some() || !record.wanted || lowest != Some(self.me()) {
-            return None;
-        }
-        let to = self.candidate(&self.view, task, NodeSet::EMPTY)?;
-        let preferred = self.setup.tasks[task.index()].nodes.first() == Some(&to);
-        let since = self.task_known_at[task.index()].max(self.member_since);
-        let patience = self.timing().stable + self.timing().detect.times(2);
-        if !preferred && self.now.since(since) < patience {
-            return None;
-        }
-        let next = TaskRecord {
-            owner: Some(to),
-            heir: None,
-            ..record
-        };
-        let mut change =
-            self.task_step(task, next, Cause::Placed, "it is wanted and nobody owns it");
-        change.record.rejected = self.rejected(&self.view, task, Some(to));
-        Some(change)
-    }
-
-    pub(super) fn task_step(
-        &self,
-        task: TaskIndex,
-        next: TaskRecord,
-        cause: Cause,
-        why: &str,
-    ) -> Change {
-        let mut view = self.next_view();
-        let mut next = next;
-        self.stamp(&mut next, cause);
-        view.tasks[task.index()] = next;
-        let what = format!("{}: {why}", self.task_name(task));
-        let mut change = self.change(view, cause.class(), &what, cause.words());
-        change.record.task = Some(task);
-        change
     }
 }
 

@@ -112,6 +112,13 @@ impl Engine {
         if self.proposal.is_none() && self.propose_after > self.now {
             next = next.min(self.propose_after);
         }
+        // When the time of earlier owners is over.
+        for task in self.tasks().filter(|task| self.waits_to_start(*task)) {
+            let out = self.task_known_at[task.index()] + self.timing().out_after();
+            if out > self.now {
+                next = next.min(out);
+            }
+        }
         next.max(self.now)
     }
 
@@ -162,6 +169,7 @@ impl Engine {
         }
         let echoed = self.sent.at(frame.heard[self.me().index()]);
         let fresh = echoed.filter(|at| now.since(*at) <= self.timing().lease);
+        let quiet = self.timing().stall;
         let incompatible = frame.config_hash != self.setup.config_hash;
         let silence = self.timing().suspect;
         let (epoch, listed) = (self.view.epoch, self.view.member(frame.sender).copied());
@@ -169,7 +177,7 @@ impl Engine {
         peer.on_link[usize::from(link) % peer.on_link.len()] = Some(now);
         let drifted = incompatible && !peer.incompatible;
         peer.incompatible = incompatible;
-        let Some(echoed) = fresh else {
+        let Some(echoed) = fresh.filter(|_| peer.may_be(frame.incarnation, now, quiet)) else {
             peer.glimpse(frame);
             return;
         };
@@ -267,6 +275,9 @@ impl Engine {
     fn send_frame(&mut self) {
         let now = self.now;
         self.sequence += 1;
+        if self.sequence as u32 == 0 {
+            self.sequence += 1; // reads as "nothing heard" when echoed
+        }
         self.sent.note(self.sequence, now);
         let mut frame = Frame::blank(self.setup.cluster, self.me(), self.setup.incarnation);
         frame.sequence = self.sequence;

@@ -87,6 +87,71 @@ pub enum Cause {
     Settled,
 }
 
+/// On whom a task may still be running although it is to run elsewhere. One byte in the view.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub enum After {
+    /// On nobody.
+    #[default]
+    Nobody,
+    /// On this node.
+    Node(NodeId),
+    /// On more than one: everybody has to be asked.
+    Anybody,
+}
+
+impl After {
+    /// The same, and it may run on `node` too.
+    #[must_use]
+    pub fn with(self, node: NodeId) -> After {
+        match self {
+            After::Nobody => After::Node(node),
+            After::Node(known) if known == node => self,
+            After::Node(_) | After::Anybody => After::Anybody,
+        }
+    }
+
+    /// The same, but it does not run on `node`.
+    #[must_use]
+    pub fn without(self, node: NodeId) -> After {
+        match self {
+            After::Node(known) if known == node => After::Nobody,
+            After::Nobody | After::Node(_) | After::Anybody => self,
+        }
+    }
+
+    /// May it still run on `node`?
+    #[must_use]
+    pub fn may_mean(self, node: NodeId) -> bool {
+        match self {
+            After::Nobody => false,
+            After::Node(known) => known == node,
+            After::Anybody => true,
+        }
+    }
+}
+
+impl From<After> for u8 {
+    fn from(after: After) -> u8 {
+        match after {
+            After::Nobody => 0,
+            After::Node(node) => node.number(),
+            After::Anybody => u8::MAX,
+        }
+    }
+}
+
+impl TryFrom<u8> for After {
+    type Error = String;
+    fn try_from(number: u8) -> Result<After, String> {
+        match number {
+            0 => Ok(After::Nobody),
+            u8::MAX => Ok(After::Anybody),
+            id => NodeId::try_from(id).map(After::Node),
+        }
+    }
+}
+
 /// One task in the view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskRecord {
@@ -100,11 +165,8 @@ pub struct TaskRecord {
     pub epoch: u32,
     /// Is it to run at all?
     pub wanted: bool,
-    /// Who must be out before the owner may start it: it may still be running there.
-    #[serde(with = "maybe_node")]
-    pub after: Option<NodeId>,
-    /// `after` is out already (rebooted), so nobody has to wait.
-    pub after_is_out: bool,
+    /// Who must be out before anybody may start it: it may still be running there.
+    pub after: After,
     /// Nodes on which it could not be kept running lately.
     pub failed_on: NodeSet,
     /// Why the last change was made.
@@ -283,6 +345,19 @@ impl View {
     }
 }
 
+impl TaskRecord {
+    /// The record without its heir, who may have started the task by then.
+    #[must_use]
+    pub fn without_heir(self) -> TaskRecord {
+        let after = self.heir.map_or(self.after, |heir| self.after.with(heir));
+        TaskRecord {
+            heir: None,
+            after,
+            ..self
+        }
+    }
+}
+
 impl Default for TaskRecord {
     fn default() -> TaskRecord {
         TaskRecord {
@@ -290,8 +365,7 @@ impl Default for TaskRecord {
             heir: None,
             epoch: 0,
             wanted: true,
-            after: None,
-            after_is_out: false,
+            after: After::Nobody,
             failed_on: NodeSet::EMPTY,
             cause: Cause::Initial,
             by: None,
@@ -326,7 +400,7 @@ mod tests {
             owner: NodeId::new(64),
             heir: NodeId::new(64),
             epoch: u32::MAX,
-            after: NodeId::new(64),
+            after: After::Anybody,
             failed_on: NodeSet(u64::MAX),
             by: NodeId::new(64),
             ..TaskRecord::default()

@@ -224,8 +224,13 @@ pub fn ask(
         stream: &mut stream,
         until: Instant::now() + deadline,
     };
-    send(&mut timed, request).map_err(broken)?;
-    let (version, body) = receive(&mut timed).map_err(broken)?;
+    // A daemon that sends clients away answers without reading: its answer is worth more than the
+    // error of our writing.
+    let sent = send(&mut timed, request);
+    let (version, body) = match receive(&mut timed) {
+        Ok(answer) => answer,
+        Err(error) => return Err(broken(sent.err().unwrap_or(error))),
+    };
     if version != VERSION {
         return Err(ControlError::OtherVersion(
             String::from_utf8_lossy(&body).into_owned(),

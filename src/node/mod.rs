@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod core;
+pub mod entry;
 pub mod guard;
 pub mod messages;
 pub mod options;

@@ -1,5 +1,5 @@
-//! Where a node's processes meet: sockets and the shared page in the run directory, and a cgroup for
-//! each task. One place, because guard and runner must mean the same cgroup.
+//! Where a node's processes meet: sockets and the shared page in the run directory, and a cgroup
+//! for each task. One place, because guard and runner must mean the same cgroup.
 
 use std::path::{Path, PathBuf};
 
@@ -33,9 +33,9 @@ pub fn control_socket(run_dir: &Path) -> PathBuf {
     run_dir.join("control.sock")
 }
 
-/// The cgroup that has one cgroup for each task of this node, below where cgroup2 is mounted. Outside
-/// of the daemon's own unit, so that a restart of the daemon does not end the tasks. Cluster and node
-/// are in the name because several daemons may run on one machine.
+/// The cgroup that has one cgroup for each task of this node, below where cgroup2 is mounted.
+/// Outside of the daemon's own unit, so that a restart of the daemon does not end the tasks.
+/// Cluster and node are in the name because several daemons may run on one machine.
 #[must_use]
 pub fn node_cgroup(cluster: &str, node: &str) -> PathBuf {
     Path::new("standfast").join(format!("{cluster}.{node}"))

@@ -47,7 +47,10 @@ pub enum SecretError {
         path: PathBuf,
     },
     /// Others than its owner may use it.
-    #[error("the cluster's secret {} can be used by others: its mode is {mode:04o}", path.display())]
+    #[error(
+        "the cluster's secret {} can be used by others: its mode is {mode:04o}",
+        path.display()
+    )]
     Exposed {
         /// The file.
         path: PathBuf,

@@ -30,7 +30,7 @@ name = "address"
 kind = "ip"
 step = 3
 address = "10.0.0.9/24"                    # without a length: /32
-interface = { a = "eth1", b = "ens5" }     # or one name for all nodes
+interface = "eth1"                         # or by node: { node1 = "eth1", node2 = "ens5" }
 "#,
         check: |parameters| parse(parameters).map(|claim| claims(&claim)),
     },
@@ -117,10 +117,6 @@ fn claims(claim: &AddressClaim) -> Claims {
 
 fn build(config: &ObjectConfig, context: BuildContext) -> Box<dyn Object> {
     let claim = parse(&config.parameters).expect("the configuration was checked");
-    let interface = claim
-        .interface_on(&context.node)
-        .unwrap_or_default()
-        .to_owned();
     let whose = AddressOf {
         task: context.task,
         object: context.position,
@@ -129,19 +125,14 @@ fn build(config: &ObjectConfig, context: BuildContext) -> Box<dyn Object> {
     };
     Box::new(Ip {
         whose,
-        interface,
         context,
-        useless: None,
     })
 }
 
 /// One address.
 struct Ip {
     whose: AddressOf,
-    interface: String,
     context: BuildContext,
-    /// Since when the guard calls it useless, and why.
-    useless: Option<(Instant, String)>,
 }
 
 impl Object for Ip {
@@ -169,7 +160,6 @@ impl Object for Ip {
     }
 
     fn start(&mut self, _context: &Context<'_>, deadline: Instant) -> Result<(), ObjectError> {
-        self.useless = None;
         while self.context.notices.pop().is_some() {}
         self.context.keeper.hold(self.whose, deadline)
     }
@@ -180,7 +170,6 @@ impl Object for Ip {
         deadline: Instant,
         _forced: bool,
     ) -> Result<(), ObjectError> {
-        self.useless = None;
         self.context.keeper.release(self.whose, deadline)?;
         while let Some(interface) = present_on(self.whose.ip)? {
             if Instant::now() >= deadline {
@@ -195,42 +184,19 @@ impl Object for Ip {
     }
 
     fn watch(&self) -> Watch<'_> {
-        let patience = self.context.detect.over(2).to_std();
         Watch {
             descriptor: Some((self.context.notices.descriptor(), PollFlags::POLLIN)),
-            at: self.useless.as_ref().map(|(since, _)| *since + patience),
+            at: None,
         }
     }
 
+    /// An interface without carrier is told, not taken for a failure: the engine moves the task if
+    /// another node could serve it, and leaves it alone if none could.
     fn look(&mut self, _context: &Context<'_>) -> Watched {
-        if let Some(notice) = self.context.notices.pop() {
-            if notice.useless {
-                self.useless
-                    .get_or_insert((Instant::now(), notice.text.clone()));
-            } else {
-                self.useless = None;
-            }
-            return Watched::Note {
-                class: Class::Warning,
-                text: notice.text,
-            };
+        match self.context.notices.pop() {
+            Some(notice) => Watched::Note { class: Class::Warning, text: notice.text },
+            None => Watched::Fine,
         }
-        let patience = self.context.detect.over(2).to_std();
-        match self
-            .useless
-            .take_if(|(since, _)| since.elapsed() >= patience)
-        {
-            Some((_, reason)) if !self.usable() => Watched::Lost { reason },
-            Some(_) | None => Watched::Fine,
-        }
-    }
-}
-
-impl Ip {
-    /// Does the interface carry traffic again?
-    fn usable(&self) -> bool {
-        let link = Route::open().and_then(|mut route| route.link_by_name(&self.interface));
-        link.is_ok_and(|link| link.is_some_and(|link| link.running))
     }
 }
 

@@ -298,7 +298,11 @@ impl Process {
         let until = deadline.min(Instant::now() + within);
         loop {
             let plan = self.plan(&command, context.epoch);
-            let ready = run(&plan, context, Urgency::Stop, until)?.code() == Some(0);
+            let ready = match run(&plan, context, Urgency::Stop, until) {
+                Ok(ending) => ending.code() == Some(0),
+                Err(ObjectError::Late { .. }) => false,
+                Err(error) => return Err(error),
+            };
             self.still_runs(context.epoch)?;
             if ready {
                 return Ok(());

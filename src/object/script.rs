@@ -35,9 +35,10 @@ pub(super) const KIND: ObjectKind = ObjectKind {
 name = "service"
 kind = "script"
 step = 2
-start = ["/bin/true"]
-stop = ["/bin/true"]
-probe = ["/bin/sh", "-c", "exit 0"]        # 0 runs, 3 or 7 stopped, else failed
+start = ["/bin/touch", "/run/standfast-example"]
+stop = ["/bin/rm", "-f", "/run/standfast-example"]
+probe = ["/bin/sh", "-c", "test -e /run/standfast-example || exit 3"]
+# The probe's exit code: 0 runs, 3 or 7 stopped, anything else failed.
 start_within = "30s"                       # the default
 stop_within = "30s"                        # the default; then KILL of what it left
 probe_within = "10s"                       # the default

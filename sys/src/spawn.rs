@@ -6,9 +6,12 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
+use nix::sys::signal::SigSet;
+
 use crate::cgroup::Cgroup;
 
-/// Starts the command in the group. Not for a locked real-time process: it forks.
+/// Starts the command in the group, with no signal blocked: a daemon that collects its signals has
+/// them blocked, and std lets children inherit that. Not for a locked real-time process: it forks.
 ///
 /// # Errors
 ///
@@ -18,9 +21,12 @@ pub fn spawn_in(command: &mut Command, group: &Cgroup) -> io::Result<Child> {
         .write(true)
         .open(group.path().join("cgroup.procs"))?;
     // "0" moves the writer, which is the child (cgroups(7)).
-    let enter = move || procs.write_all_at(b"0", 0);
-    // SAFETY: between fork and exec the closure makes one pwrite on a descriptor opened before, and
-    // neither allocates nor locks.
+    let enter = move || {
+        procs.write_all_at(b"0", 0)?;
+        Ok(SigSet::empty().thread_set_mask()?)
+    };
+    // SAFETY: between fork and exec the closure makes one pwrite on a descriptor opened before and
+    // one pthread_sigmask, both async-signal-safe, and neither allocates nor locks.
     unsafe { command.pre_exec(enter) };
     command.spawn()
 }
@@ -44,6 +50,24 @@ mod tests {
             .unwrap();
         let seen = String::from_utf8(output.stdout).unwrap();
         assert!(seen.contains(&format!("0::/{}", name.display())), "{seen}");
+        assert!(group.remove().unwrap());
+    }
+
+    #[test]
+    fn the_program_has_no_signal_blocked() {
+        let name = PathBuf::from(format!("standfast-mask-{}", std::process::id()));
+        let group = Cgroup::create(&name).unwrap();
+        SigSet::all().thread_block().unwrap();
+        let mut command = Command::new("grep");
+        command
+            .args(["SigBlk", "/proc/self/status"])
+            .stdout(Stdio::piped());
+        let output = spawn_in(&mut command, &group)
+            .unwrap()
+            .wait_with_output()
+            .unwrap();
+        let seen = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(seen.trim(), "SigBlk:\t0000000000000000");
         assert!(group.remove().unwrap());
     }
 

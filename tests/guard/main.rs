@@ -1,6 +1,7 @@
 //! The guard on the real kernel: addresses, announcements, cgroups, the watchdog's stand-in. Needs
 //! root. The test is the core (it writes the page) and the runner (it asks on guard.sock).
 
+mod daemon;
 mod rig;
 
 use std::net::Ipv4Addr;
@@ -334,9 +335,9 @@ fn the_watchdog_is_petted_under_a_lease_or_with_nothing_to_protect() {
     });
 }
 
-/// Runs a guard until it is killed; started by other tests as a process of its own.
+/// Runs a guard until it is killed; started by other tests as a process of its own. By itself it
+/// does nothing.
 #[test]
-#[ignore = "the body of a process that other tests start"]
 fn child_guard() {
     let Ok(directory) = std::env::var("GUARD_DIRECTORY") else {
         return;

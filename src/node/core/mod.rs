@@ -163,8 +163,12 @@ impl Core {
     /// before the start, the end of the lease before anything that follows from it.
     fn publish(&self) {
         let words = self.page.words();
-        words[word::GRANTED].store(self.engine.granted(), Ordering::Release);
+        // Taken back before the lease ends, given after it has begun: the guard would revoke a
+        // grant that it sees without a lease.
+        let granted = self.engine.granted();
+        words[word::GRANTED].fetch_and(granted, Ordering::AcqRel);
         words[word::LEASE_DEADLINE].store(self.engine.lease_deadline().0, Ordering::Release);
+        words[word::GRANTED].store(granted, Ordering::Release);
         words[word::SEQUENCE].store(self.engine.sequence(), Ordering::Release);
         words[word::EPOCH].store(self.engine.view().epoch, Ordering::Relaxed);
         words[word::CORE_TURNS].fetch_add(1, Ordering::Release);

@@ -149,12 +149,18 @@ impl Thread {
     }
 
     fn drop_runner(&mut self) {
-        let Some(socket) = self.runner.take() else { return };
+        let Some(socket) = self.runner.take() else {
+            return;
+        };
         // The descriptor is closed right after; a refusal changes nothing.
-        let _ = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
+        let _ = self
+            .poll
+            .registry()
+            .deregister(&mut SourceFd(&socket.as_raw_fd()));
         drop(socket);
         self.take_queued();
-        self.unsent.retain(|message| matches!(message, ToRunner::Record(_)));
+        self.unsent
+            .retain(|message| matches!(message, ToRunner::Record(_)));
         self.tell(Event::Report(Report::Gone));
     }
 
@@ -211,7 +217,9 @@ impl Thread {
     fn flush(&mut self) {
         self.take_queued();
         while self.writable {
-            let (Some(runner), Some(message)) = (&self.runner, self.unsent.front()) else { return };
+            let (Some(runner), Some(message)) = (&self.runner, self.unsent.front()) else {
+                return;
+            };
             let sent = match postcard::to_slice(message, &mut self.buffer) {
                 Ok(bytes) => runner.send(bytes),
                 Err(_) => Ok(true), // longer than a message may be: nobody could take it

@@ -91,9 +91,16 @@ pub(super) fn setup(
     });
     Ok(Setup {
         me: me.id,
-        incarnation: Incarnation { boot, start: load(word::START) as u32 },
+        incarnation: Incarnation {
+            boot,
+            start: load(word::START) as u32,
+        },
         cluster: config.cluster().id,
-        nodes: config.nodes().iter().map(|node| (node.id, node.name.clone())).collect(),
+        nodes: config
+            .nodes()
+            .iter()
+            .map(|node| (node.id, node.name.clone()))
+            .collect(),
         tasks: tasks.collect(),
         timing: *config.timing(),
         config_hash: config.hash(),
@@ -124,12 +131,16 @@ pub(super) fn links(
     let mut disk = None;
     for (link, path) in config.links_of(setup.me) {
         let medium = match &link.kind {
-            LinkKind::Ethernet { ethertype, .. } => {
-                Medium::Ethernet { interface: path.to_owned(), ethertype: *ethertype }
-            }
+            LinkKind::Ethernet { ethertype, .. } => Medium::Ethernet {
+                interface: path.to_owned(),
+                ethertype: *ethertype,
+            },
             LinkKind::Disk { .. } => {
                 disk = Some(handles.len());
-                Medium::Disk { device: path.into(), highest }
+                Medium::Disk {
+                    device: path.into(),
+                    highest,
+                }
             }
         };
         let parameters = Parameters {
@@ -159,7 +170,11 @@ pub(super) fn tell_scheduling(port: &Port) {
     match realtime::become_realtime(PRIORITY) {
         Ok(Outcome::Realtime | Outcome::RealtimeInRootGroup) => {}
         Ok(Outcome::Normal { why, niced }) => {
-            let instead = if niced { "nice -20 instead" } else { "normal priority" };
+            let instead = if niced {
+                "nice -20 instead"
+            } else {
+                "normal priority"
+            };
             refused.push(format!("no real-time scheduling ({instead}): {why}"));
         }
         Err(error) => refused.push(format!("no real-time scheduling: {error}")),

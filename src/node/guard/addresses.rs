@@ -1,5 +1,5 @@
-//! The addresses this node holds: added, announced, renewed, defended, deleted. Guard thread only, so
-//! that no renewal can cross a release.
+//! The addresses this node holds: added, announced, renewed, defended, deleted. Guard thread only,
+//! so that no renewal can cross a release.
 //!
 //! ```text
 //!          hold                     release, or the lease ended
@@ -21,6 +21,7 @@ use super::announce::Schedule;
 use super::interfaces::{Interfaces, Turn};
 use super::plan::AddressPlan;
 use super::rights::Rights;
+use super::said::with_cause;
 use crate::model::TaskIndex;
 use crate::time::{Instant, Span};
 
@@ -178,8 +179,8 @@ impl Addresses {
         entry.is_some_and(|entry| matches!(&entry.state, State::Held(held) if held.present))
     }
 
-    /// Takes every address of these tasks (bit by task index) out of what is held, without asking the
-    /// kernel for anything yet: from here on nothing of them is renewed.
+    /// Takes every address of these tasks (bit by task index) out of what is held, without asking
+    /// the kernel for anything yet: from here on nothing of them is renewed.
     pub(super) fn drop_tasks(&mut self, tasks: u64) {
         let now = clock();
         for entry in &mut self.entries {
@@ -256,10 +257,10 @@ impl Addresses {
         self.entries.iter().map(due).min().unwrap_or(Instant::NEVER)
     }
 
-    /// Lists interfaces and addresses anew: at the start and after changes were lost. Addresses with
-    /// our mark that are configured and not known as held are taken over into the table, so that the
-    /// next turn keeps or deletes them by the same rule as all others; those not configured any more
-    /// are deleted now.
+    /// Lists interfaces and addresses anew: at the start and after changes were lost. Addresses
+    /// with our mark that are configured and not known as held are taken over into the table, so
+    /// that the next turn keeps or deletes them by the same rule as all others; those not
+    /// configured any more are deleted now.
     ///
     /// # Errors
     ///
@@ -561,12 +562,4 @@ impl Held {
 
 fn clock() -> Instant {
     Instant(boottime_ns())
-}
-
-/// An error of the system with the kernel's own words.
-fn with_cause(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
 }

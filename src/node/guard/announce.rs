@@ -54,8 +54,8 @@ impl Schedule {
         };
     }
 
-    /// Somebody else claims the address: the next announcement is due at once, or a second after the
-    /// last one, so that two nodes that both defend an address do not flood the network.
+    /// Somebody else claims the address: the next announcement is due at once, or a second after
+    /// the last one, so that two nodes that both defend an address do not flood the network.
     pub(super) fn defend(&mut self, now: Instant) {
         let due = self.last.map_or(now, |last| now.max(last + DEFEND_MIN));
         self.due = self.due.min(due);

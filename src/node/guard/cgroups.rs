@@ -1,5 +1,5 @@
-//! The means to kill what runs of a task, opened before they are needed: one write each, no path, no
-//! memory, so that it works when nothing else does.
+//! The means to kill what runs of a task, opened before they are needed: one write each, no path,
+//! no memory, so that it works when nothing else does.
 
 use std::fs;
 use std::path::Path;

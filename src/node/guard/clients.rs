@@ -1,7 +1,7 @@
 //! Who asks the guard to hold addresses: connections to guard.sock, normally the runner's only one.
 //!
-//! Nobody can hold the guard up: it reads a bounded number of requests in a turn, and whoever does not
-//! read its answers is disconnected (the runner then connects anew and asks what is held).
+//! Nobody can hold the guard up: it reads a bounded number of requests in a turn, and whoever does
+//! not read its answers is disconnected (the runner then connects anew and asks what is held).
 
 use std::os::fd::AsRawFd;
 
@@ -71,7 +71,8 @@ impl Clients {
         }
     }
 
-    /// Answers what a client asks. True: more may be waiting, come back without waiting for an event.
+    /// Answers what a client asks. True: more may be waiting, come back without waiting for an
+    /// event.
     pub(super) fn serve(
         &mut self,
         token: Token,

@@ -8,8 +8,8 @@ use crate::time::Instant;
 /// Shared by the threads `guard`, `watchdog` and `supervisor`.
 #[derive(Default)]
 pub struct Control {
-    /// Until when the watchdog may be petted, ns of boot time: verdict and freshness in one word, so
-    /// that a guard that hangs takes its permission back by doing nothing. Written by `guard`.
+    /// Until when the watchdog may be petted, ns of boot time: verdict and freshness in one word,
+    /// so that a guard that hangs takes its permission back by doing nothing. Written by `guard`.
     pet_until: AtomicU64,
     /// How often the core was ordered to be killed and started anew. Written by `guard`.
     core_kills: AtomicU64,

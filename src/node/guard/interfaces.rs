@@ -35,8 +35,8 @@ pub(super) struct Interfaces {
     /// them is no rival.
     own_macs: Vec<(u32, [u8; 6])>,
     registry: Registry,
-    /// Sockets of interfaces that changed. Closing one waits for the kernel's readers (RCU), so that
-    /// is left to a thread that may wait.
+    /// Sockets of interfaces that changed. Closing one waits for the kernel's readers (RCU), so
+    /// that is left to a thread that may wait.
     retired: Vec<ArpSocket>,
 }
 

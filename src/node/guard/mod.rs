@@ -47,6 +47,7 @@ pub use said::{Ear, Said, Voice, queue};
 pub use thread::{Guard, Parts, SetupError};
 pub use watchdog::{Ending, Petter};
 
+use self::said::with_cause;
 use self::start::StartError;
 use self::supervisor::{Supervisor, Threads};
 use super::options::{NoName, Options};
@@ -137,25 +138,24 @@ fn start_and_run(
         control: control.clone(),
         voice: voice.clone(),
     })?;
-    let (watchdog_page, watchdog_control) = (page.clone(), control.clone());
+    let supervisor = Supervisor::new(
+        options.clone(),
+        leave_max(options, config),
+        signals,
+        page.clone(),
+        control.clone(),
+        voice.clone(),
+    )?;
+    // Armed last: a start that fails after this is answered by a reset.
     let watchdog = config.watchdog();
     let petter = Petter::open(
         &watchdog.source,
         watchdog.timeout,
         config.timing().detect,
-        watchdog_page,
-        watchdog_control,
-        &voice,
-    );
-    let leave_max = leave_max(options, config);
-    let supervisor = Supervisor::new(
-        options.clone(),
-        leave_max,
-        signals,
         page,
         control,
-        voice.clone(),
-    )?;
+        &voice,
+    );
     let threads = start_threads(guard, petter, &voice)?;
     report_refusals(&voice);
     let code = supervisor.run(threads);
@@ -203,7 +203,10 @@ fn become_realtime(thread: &str, voice: &Voice) {
             voice.line(Level::WARN, line);
         }
         Ok(realtime::Outcome::Normal { why, .. }) => {
-            let line = format!("thread={thread} is not real-time and may be late: {why}");
+            let line = format!(
+                "thread={thread} is not real-time and may be late: {}",
+                with_cause(&why)
+            );
             voice.line(Level::ERROR, line);
         }
         Err(error) => voice.line(Level::ERROR, format!("thread={thread}: {error}")),
@@ -214,14 +217,14 @@ fn become_realtime(thread: &str, voice: &Voice) {
 fn report_refusals(voice: &Voice) {
     match realtime::lock_memory() {
         Ok(None) => {}
-        Ok(Some(refused)) => voice.line(Level::INFO, refused.to_string()),
+        Ok(Some(refused)) => voice.line(Level::INFO, with_cause(&refused)),
         Err(error) => voice.line(
             Level::ERROR,
             format!("{error}: the guard may wait for a disk"),
         ),
     }
     if let Err(error) = realtime::protect_from_oom() {
-        voice.line(Level::WARN, error.to_string());
+        voice.line(Level::WARN, with_cause(&error));
     }
 }
 
@@ -234,7 +237,7 @@ fn clear_strangers(config: &Config, node: &str, plan: &Plan, voice: &Voice) {
                 voice.line(Level::WARN, line);
             }
         }
-        Err(error) => voice.line(Level::WARN, error.to_string()),
+        Err(error) => voice.line(Level::WARN, with_cause(&error)),
     }
 }
 

@@ -12,10 +12,10 @@
 //!                                         overdue, if not verified by now
 //!                                 |---- stalled core: kill and restart it ----|
 //! ```
-//! Releasing is a level, not an edge: without a lease *anything* that is held is taken back in every
-//! turn, so a process started a moment too late, or left over from an earlier life, lives for one
-//! turn only. And a release once begun is carried to its verified end, even if the lease comes back
-//! meanwhile: a process that cannot be killed must end in a reset, not in a rejoin.
+//! Releasing is a level, not an edge: without a lease *anything* that is held is taken back in
+//! every turn, so a process started a moment too late, or left over from an earlier life, lives
+//! for one turn only. And a release once begun is carried to its verified end, even if the lease
+//! comes back meanwhile: a process that cannot be killed must end in a reset, not in a rejoin.
 
 use crate::config::Timing;
 use crate::time::{Instant, Span};
@@ -39,8 +39,8 @@ pub struct PageReading {
     pub granted: u64,
     /// Turns of the engine.
     pub core_turns: u64,
-    /// Tasks of which something is held here, as far as the kernel says: an address, or a process in
-    /// the cgroup. Needed only when [`Rule::needs_holding`] says so.
+    /// Tasks of which something is held here, as far as the kernel says: an address, or a process
+    /// in the cgroup. Needed only when [`Rule::needs_holding`] says so.
     pub holding: u64,
 }
 
@@ -112,13 +112,14 @@ impl Rule {
         now < self.deadline.1
     }
 
-    /// Must [`PageReading::holding`] be right at `now`? While it need not, nobody has to ask the kernel.
+    /// Must [`PageReading::holding`] be right at `now`? While it need not, nobody has to ask the
+    /// kernel.
     pub fn needs_holding(&mut self, now: Instant, lease_deadline: Instant) -> bool {
         self.pending != 0 || !self.lease_valid(now, lease_deadline)
     }
 
-    /// One turn. Asked at least as often as [`Decision::next`] says; later is safe for everybody but
-    /// this node, which the watchdog then resets.
+    /// One turn. Asked at least as often as [`Decision::next`] says; later is safe for everybody
+    /// but this node, which the watchdog then resets.
     pub fn turn(&mut self, now: Instant, page: &PageReading) -> Decision {
         let lease_valid = self.lease_valid(now, page.lease_deadline);
         let (release, revoked) = self.release(now, lease_valid, page);

@@ -1,8 +1,8 @@
 //! What the other threads of the guard leave to the log thread: lines, and sockets to be closed.
 //!
 //! The log is written by a thread of its own, because writing it can wait for ever (a pipe to a
-//! journal that hangs) and closing a raw socket waits for the kernel's readers. Nobody waits for that
-//! thread: the queue has a bound, and what does not fit is dropped and counted.
+//! journal that hangs) and closing a raw socket waits for the kernel's readers. Nobody waits for
+//! that thread: the queue has a bound, and what does not fit is dropped and counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -103,6 +103,14 @@ fn write(level: Level, line: &str) {
         Level::INFO => tracing::info!("{line}"),
         Level::DEBUG => tracing::debug!("{line}"),
         Level::TRACE => tracing::trace!("{line}"),
+    }
+}
+
+/// An error of the system with the kernel's own words.
+pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
     }
 }
 

@@ -1,8 +1,9 @@
-//! What the guard finds and makes when it starts: the run directory, its lock, the page of this boot.
+//! What the guard finds and makes when it starts: the run directory, its lock, the page of this
+//! boot.
 //!
-//! A page of an earlier boot is thrown away: everything in it is over. One of this boot is used again,
-//! with the lease in it: as long as that is valid, addresses and processes of the earlier daemon are
-//! kept, else the first turn takes them back.
+//! A page of an earlier boot is thrown away: everything in it is over. One of this boot is used
+//! again, with the lease in it: as long as that is valid, addresses and processes of the earlier
+//! daemon are kept, else the first turn takes them back.
 
 use std::fs::{self, File, TryLockError};
 use std::io;

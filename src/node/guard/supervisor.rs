@@ -1,6 +1,6 @@
 //! The thread `supervisor`: starts core and runner, starts them again when they die, kills the core
-//! when the guard says so, and ends everything in order. Normal priority; it may wait, but it writes
-//! no log itself, because a log that hangs must not keep a dead core dead.
+//! when the guard says so, and ends everything in order. Normal priority; it may wait, but it
+//! writes no log itself, because a log that hangs must not keep a dead core dead.
 //!
 //! ```text
 //! SIGTERM --> leaving: LEAVE in the page, the core hands everything over
@@ -122,13 +122,14 @@ impl Supervisor {
     pub(super) fn run(mut self, threads: Threads) -> ExitCode {
         loop {
             self.read_signals();
-            self.keep_children();
+            // Before the children: the runner ends by itself when the node has left.
             self.look_for_left();
             match self.leaving {
                 Leaving::No | Leaving::Until(_) => {}
                 Leaving::Left => return self.end_in_order(threads),
                 Leaving::AtOnce => return self.end_at_once(threads),
             }
+            self.keep_children();
             if threads.guard.is_finished() {
                 // Its own bug. Children and watchdog must see this process die, not linger.
                 self.voice.line(Level::ERROR, "the guard's thread has died");

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!  wait: timer (a quarter of a heartbeat, or the end of the lease), guard.sock, netlink, ARP
-//!  turn: page -> rule -> release, verdict for the watchdog        first, before any event is looked at
-//!  dispatch: requests, changes of interfaces and addresses, rivals          a bounded number of each
-//!  work: renew, add again, announce, delete again              each under a fresh look at the clock
+//!  turn: page -> rule -> release, verdict for the watchdog   before any event is looked at
+//!  dispatch: requests, changes of interfaces and addresses, rivals     so many of each
+//!  work: renew, add again, announce, delete again   each by a fresh look at the clock
 //! ```
 //! It touches no file and writes no log. What can hold it up is the kernel alone (the lock of the
 //! routing tables): then its permission to pet the watchdog runs out by itself.
@@ -30,7 +30,7 @@ use super::interfaces::Interfaces;
 use super::plan::Plan;
 use super::rights::Rights;
 use super::rule::{Decision, PageReading, Rule};
-use super::said::Voice;
+use super::said::{Voice, with_cause};
 use crate::config::Timing;
 use crate::node::messages::{FromGuard, ToGuard};
 use crate::node::page::word;
@@ -49,15 +49,15 @@ const CHANGES_PER_TURN: usize = 256;
 /// ARP packets of an interface looked at in one turn; the rest waits for the next.
 const ARPS_PER_TURN: usize = 64;
 
-/// The watchdog may be petted for this long after a turn, or for `G` if that is longer: far below any
-/// watchdog's timeout, and long enough for the watchdog's thread to come by.
+/// The watchdog may be petted for this long after a turn, or for `G` if that is longer: far below
+/// any watchdog's timeout, and long enough for the watchdog's thread to come by.
 const PET_FRESH_MIN: Span = Span::from_ms(100);
 
 /// Between two tries to list everything when the kernel does not answer.
 const LOOK_AGAIN: Span = Span::from_ms(1_000);
 
-/// How long the end of the guard waits for a release to be verified before it leaves the rest to the
-/// watchdog.
+/// How long the end of the guard waits for a release to be verified before it leaves the rest to
+/// the watchdog.
 const END_MAX: Span = Span::from_ms(5_000);
 
 /// What the loop is made from.
@@ -169,8 +169,8 @@ impl Guard {
         })
     }
 
-    /// Runs until [`Control::end`] and everything is taken back. True: that is verified. False: something
-    /// may be left, and the watchdog must not be disarmed.
+    /// Runs until [`Control::end`] and everything is taken back. True: that is verified. False:
+    /// something may be left, and the watchdog must not be disarmed.
     #[must_use]
     pub fn run(mut self) -> bool {
         let mut decision = self.turn();
@@ -202,14 +202,10 @@ impl Guard {
         if ending {
             self.ending_since.get_or_insert(now);
         }
-        let lease_deadline = if ending {
-            Instant(0)
-        } else {
-            Instant(self.load(word::LEASE_DEADLINE))
-        };
+        let (granted, lease_deadline) = self.read_rights(ending);
         let mut reading = PageReading {
             lease_deadline,
-            granted: self.load(word::GRANTED),
+            granted,
             core_turns: self.load(word::CORE_TURNS),
             holding: 0,
         };
@@ -231,6 +227,24 @@ impl Guard {
         decision
     }
 
+    /// Grants and the end of the lease as they belong together. The core takes grants back before
+    /// it ends a lease, and gives them after it has begun one; whoever reads the grants on both
+    /// sides of the lease never sees one that the lease does not cover: that would be a
+    /// revocation.
+    fn read_rights(&self, ending: bool) -> (u64, Instant) {
+        let before = self.load(word::GRANTED);
+        let lease_deadline = self.load(word::LEASE_DEADLINE);
+        let granted = before & self.load(word::GRANTED);
+        (
+            granted,
+            if ending {
+                Instant(0)
+            } else {
+                Instant(lease_deadline)
+            },
+        )
+    }
+
     fn allow_pets(&self, now: Instant, decision: &Decision) {
         let fresh = now + self.timing.release.max(PET_FRESH_MIN);
         let until = match (decision.pet, decision.lease_until) {
@@ -241,8 +255,9 @@ impl Guard {
         self.control.allow_pets(until);
     }
 
-    /// Takes back what is held for these tasks. Nothing is renewed from the first line on; processes
-    /// first, because killing them is one write each and deleting addresses can have to wait.
+    /// Takes back what is held for these tasks. Nothing is renewed from the first line on;
+    /// processes first, because killing them is one write each and deleting addresses can have to
+    /// wait.
     fn release(&mut self, tasks: u64, revoked: Option<u64>) {
         self.addresses.drop_tasks(tasks);
         let refused = self.cgroups.kill(tasks);
@@ -354,7 +369,7 @@ impl Guard {
                 }
                 Ok(None) => return,
                 Err(error) => {
-                    self.voice.line(Level::ERROR, error.to_string());
+                    self.voice.line(Level::ERROR, with_cause(&error));
                     self.look_due.get_or_insert(clock() + LOOK_AGAIN);
                     return;
                 }
@@ -422,9 +437,8 @@ impl Guard {
 }
 
 impl Drop for Guard {
-    /// However it ends, the supervisor notices.
+    /// However it ends, the supervisor notices. The permission to pet ends by itself.
     fn drop(&mut self) {
-        self.control.allow_pets(Instant(0));
         self.control.wake_supervisor();
     }
 }

@@ -16,7 +16,7 @@ use standfast_sys::watchdog::Watchdog;
 use tracing::Level;
 
 use super::control::Control;
-use super::said::Voice;
+use super::said::{Voice, with_cause};
 use crate::config::WatchdogSource;
 use crate::node::page::word;
 use crate::time::{Instant, Span};
@@ -51,8 +51,8 @@ const DISARM: u8 = 1;
 const LEAVE_ARMED: u8 = 2;
 
 impl Ending {
-    /// Ends the thread `watchdog`. Disarm only after everything is proved to be released; armed, it will
-    /// reset the machine.
+    /// Ends the thread `watchdog`. Disarm only after everything is proved to be released; armed,
+    /// it will reset the machine.
     pub fn end(&self, disarm: bool) {
         self.0
             .store(if disarm { DISARM } else { LEAVE_ARMED }, Ordering::Release);
@@ -60,9 +60,9 @@ impl Ending {
 }
 
 impl Petter {
-    /// Opens and arms a watchdog with a timeout in whole seconds and says what is weak about it, given
-    /// the cluster's `detect`. `None` if there is to be none, or it cannot be had: the node then works
-    /// without this layer, loudly.
+    /// Opens and arms a watchdog with a timeout in whole seconds and says what is weak about it,
+    /// given the cluster's `detect`. `None` if there is to be none, or it cannot be had: the node
+    /// then works without this layer, loudly.
     #[must_use]
     pub fn open(
         source: &WatchdogSource,
@@ -92,13 +92,12 @@ impl Petter {
                     control,
                     voice,
                     slowest,
-                    petting: true,
+                    petting: false,
                 })
             }
             Err(error) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                let cause = cause.unwrap_or_default();
-                let line = format!("{error}: {cause}; a node that hangs will not be reset");
+                let error = with_cause(&error);
+                let line = format!("{error}; a node that hangs will not be reset");
                 voice.line(Level::ERROR, line);
                 None
             }
@@ -118,7 +117,7 @@ impl Petter {
             if may_pet != self.petting {
                 self.petting = may_pet;
                 let (level, line) = if may_pet {
-                    (Level::WARN, "the watchdog is petted again")
+                    (Level::INFO, "the watchdog is petted")
                 } else {
                     (Level::ERROR, "the watchdog is not petted any more")
                 };
@@ -154,8 +153,10 @@ impl Petter {
 
     fn disarm(self) {
         if let Err(error) = self.watchdog.disarm() {
-            self.voice
-                .line(Level::ERROR, format!("{error}: this node will be reset"));
+            self.voice.line(
+                Level::ERROR,
+                format!("{}: this node will be reset", with_cause(&error)),
+            );
         }
     }
 }
@@ -188,8 +189,8 @@ fn arm(
             format!("{place} is a stand-in and resets nothing"),
         );
     } else if in_force > detect {
-        // Its tasks may run elsewhere after `detect`; from then to the reset only the reservation and
-        // the addresses' lifetime stand between a hanging node and its data.
+        // Its tasks may run elsewhere after `detect`; from then to the reset only the reservation
+        // and the addresses' lifetime stand between a hanging node and its data.
         let detect = detect.as_ms();
         let line = format!("{place} resets after {ms} ms, later than detect ({detect} ms)");
         voice.line(Level::WARN, line);

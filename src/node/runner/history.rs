@@ -158,7 +158,8 @@ fn write_all(directory: &Path, entries: &Receiver<Line>, lost: &AtomicU64) {
             // Opened anew for the next entry: the directory may have come back.
             file = None;
             if lost.fetch_add(1, Ordering::Relaxed) == 0 {
-                tracing::error!(%error, path = %current(directory).display(), "history not written");
+                let path = current(directory);
+                tracing::error!(%error, path = %path.display(), "history not written");
             }
         }
     }

@@ -12,6 +12,7 @@
 //! starts it.
 
 mod core;
+mod fitness;
 mod history;
 mod keeper;
 mod lease;
@@ -23,6 +24,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,6 +35,7 @@ use nix::poll::PollFlags;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use standfast_sys::Failed;
 use standfast_sys::realtime::{die_with_parent, expose_to_oom};
+use standfast_sys::sharedpage::SharedView;
 use standfast_sys::signal::{DAEMON_SIGNALS, Signals};
 
 pub use history::History;
@@ -42,10 +45,12 @@ pub use tree::{Took, Tree};
 pub use worker::{Job, Mailbox, Mouth, Said};
 
 use self::core::Core;
+use self::fitness::Fitness;
 use self::serve::{Ask, Server, Shared};
 use super::control::Names;
 use super::messages::{FromRunner, ToRunner};
 use super::options::{NoName, Options};
+use super::page::{PAGE_WORDS, word};
 use super::paths;
 use crate::config::{Config, NodeConfig, ObjectConfig, TaskConfig};
 use crate::engine::{Failure, Found, Order, Refusal, Report, Snapshot};
@@ -115,7 +120,10 @@ pub fn run(options: &Options, config: &Config) -> ExitCode {
 }
 
 fn serve_until_end(options: &Options, config: &Config) -> Result<(), RunnerError> {
-    die_with_parent(std::os::unix::process::parent_id())?;
+    // By the number in the page, not by asking for the parent's: a guard that has died before this
+    // line would have left us to another parent, with nobody to end us.
+    let page = SharedView::open(&paths::page(&options.run_dir), PAGE_WORDS)?;
+    die_with_parent(page.load(word::GUARD_PID).unwrap_or(0) as u32)?;
     // Signals for the whole service are the guard's business; it ends the others in order.
     let _blocked = Signals::block(&DAEMON_SIGNALS)?;
     // Programs of tasks must not inherit a locked daemon's privilege. Without the right to change
@@ -156,6 +164,7 @@ struct Runner {
     history: History,
     shared: Arc<Shared>,
     hello: Option<Hello>,
+    fitness: Fitness,
     pending: BTreeMap<u64, Pending>,
     request: u64,
     ended: bool,
@@ -181,27 +190,7 @@ impl Runner {
             bell: Arc::clone(&bell),
         };
         let history = History::open(&options.state_dir).map_err(failed("start the history"))?;
-        let mut mailboxes = Vec::new();
-        for task in config.tasks() {
-            let place = TaskPlace {
-                run_dir,
-                config,
-                node,
-                task,
-                keeper: &keeper,
-            };
-            let tree = place.tree()?;
-            let permit: Arc<dyn Permit> = lease.clone();
-            let worker = worker::spawn(
-                task.index,
-                &task.name,
-                tree,
-                task.restart,
-                permit,
-                mouth.clone(),
-            );
-            mailboxes.push(worker.map_err(failed("start a task's thread"))?);
-        }
+        let mailboxes = start_workers(run_dir, config, node, &keeper, &lease, &mouth)?;
         let shared = Arc::new(Shared::default());
         let (sender, asks) = bounded(ASKS_MAX);
         let server = Server {
@@ -217,6 +206,7 @@ impl Runner {
             .map_err(failed("listen on the control socket"))?;
         let core = Core::new(paths::core_socket(run_dir));
         let (hello, pending) = (None, BTreeMap::new());
+        let fitness = Fitness::new(config, node)?;
         Ok(Runner {
             lease,
             core,
@@ -227,6 +217,7 @@ impl Runner {
             history,
             shared,
             hello,
+            fitness,
             pending,
             request: 0,
             ended: false,
@@ -252,6 +243,7 @@ impl Runner {
                 self.ask(ask);
             }
             self.end_hello();
+            self.tell_fitness();
             if !self.core.is_connected() {
                 // Whoever waits for an answer of that core learns that there is none.
                 self.pending.clear();
@@ -267,6 +259,7 @@ impl Runner {
 
     fn wait(&self) {
         let mut waited = vec![(self.bell.as_fd(), PollFlags::POLLIN)];
+        waited.push((self.fitness.descriptor(), PollFlags::POLLIN));
         waited.extend(self.core.watch());
         let mut until = Instant::now() + TURN;
         until = self.core.attempt_at().map_or(until, |at| until.min(at));
@@ -279,6 +272,7 @@ impl Runner {
 
     /// A new core knows nothing: everything is looked at anew.
     fn begin_hello(&mut self) {
+        self.fitness.forget_told();
         let connection = self.core.connections;
         let mut found = vec![None; self.mailboxes.len()];
         for (index, mailbox) in self.mailboxes.iter().enumerate() {
@@ -291,6 +285,15 @@ impl Runner {
             found,
             deadline: Instant::now() + HELLO_MAX,
         });
+    }
+
+    fn tell_fitness(&mut self) {
+        if self.core.is_connected()
+            && self.hello.is_none()
+            && let Some(tasks) = self.fitness.news()
+        {
+            self.core.send(&FromRunner::Report(Report::Fit { tasks }));
+        }
     }
 
     fn end_hello(&mut self) {
@@ -431,9 +434,34 @@ impl Runner {
     }
 }
 
+/// Makes every task's objects and starts its thread.
+fn start_workers(
+    run_dir: &Path,
+    config: &Config,
+    node: &NodeConfig,
+    keeper: &Arc<Keeper>,
+    lease: &Arc<Lease>,
+    mouth: &Mouth,
+) -> Result<Vec<Arc<Mailbox>>, RunnerError> {
+    let start = |task: &TaskConfig| {
+        let tree = TaskPlace {
+            run_dir,
+            config,
+            node,
+            task,
+            keeper,
+        }
+        .tree()?;
+        let (permit, mouth) = (Arc::clone(lease) as Arc<dyn Permit>, mouth.clone());
+        worker::spawn(task.index, &task.name, tree, task.restart, permit, mouth)
+            .map_err(failed("start a task's thread"))
+    };
+    config.tasks().iter().map(start).collect()
+}
+
 /// Where a task's objects live on this node.
 struct TaskPlace<'a> {
-    run_dir: &'a std::path::Path,
+    run_dir: &'a Path,
     config: &'a Config,
     node: &'a NodeConfig,
     task: &'a TaskConfig,

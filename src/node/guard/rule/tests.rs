@@ -187,7 +187,8 @@ fn a_deadline_beyond_any_lease_counts_only_as_long_as_a_lease() {
 
 #[test]
 fn a_stalled_core_is_restarted_only_after_the_lease() {
-    // Its last turn is seen at 0 ms and the lease ends at 400 ms; D = 1 s after the turn it is killed.
+    // Its last turn is seen at 0 ms and the lease ends at 400 ms; D = 1 s after the turn it is
+    // killed.
     let mut world = World::running();
     let restarted = |world: &mut World, until: u64| {
         let times = (0..=until).step_by(25);

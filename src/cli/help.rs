@@ -1,0 +1,57 @@
+//! What `standfast COMMAND --help` says first, one paragraph for each thing to know.
+
+/// `init`.
+pub(super) const INIT: &str = "\
+Writes a first configuration and the cluster's secret.\n\n\
+Run it once, on one node, then copy both files to the others. The configuration is full of \
+remarks and holds an example of each kind of object. Files that are there are left alone; with \
+--force they are kept beside the new ones as `.old`.";
+
+/// `check`.
+pub(super) const CHECK: &str = "\
+Checks the configuration and prints every time that follows from it.\n\n\
+Problems come with file, line and what to write instead. With --live this machine is compared \
+with it too: interfaces, disks with their measured latency, watchdog, cgroups, secret. The \
+disk's heartbeat slot of this node is written only while its daemon is down.";
+
+/// `status`.
+pub(super) const STATUS: &str = "\
+Shows the cluster as this node sees it: who sees it, how old each datum is, nodes, links, \
+register, tasks, alarms.\n\n\
+Exits with 0 if all is well, 1 if there is an alarm or a task that should run and does not, 3 \
+if the daemon is down.";
+
+/// `why`.
+pub(super) const WHY: &str = "\
+Tells why a task is where it is: the latest decisions about it, newest first, each with what \
+set it off, what was seen, the rule that applied, what was not done and why, and what was \
+done. The evidence is with the node that decided.";
+
+/// `history`.
+pub(super) const HISTORY: &str = "\
+Shows what happened on this node, newest last. Times are of this node's wall clock, in UTC.";
+
+/// `move`.
+pub(super) const MOVE: &str = "\
+Hands a task over to another node, once: it is stopped here, then started there. It does not \
+go back by itself.";
+
+/// `confirm-off`.
+pub(super) const CONFIRM_OFF: &str = "\
+Vouches that a node is switched off.\n\n\
+Needed only where a node starts alone and waits because others, out of its sight, could still \
+be at work. If the node is not off, its tasks may then run twice and destroy their data: look \
+at the machine, or pull its plug, before you say yes.";
+
+/// `disk format`.
+pub(super) const FORMAT: &str = "\
+Writes the cluster's area to a disk: heartbeat slots and the register.\n\n\
+Run it once, on one node. It shows what it would destroy, and asks on a terminal. What looks \
+used is refused unless --force; what is mounted, claimed or being written to by a node is \
+refused always.";
+
+/// `disk show`.
+pub(super) const SHOW: &str = "\
+Shows what the cluster's area on a disk holds: header, what each node wrote last, the \
+register's newest view in words, and all that is damaged. Reads only. Exits with 1 if anything \
+is wrong.";

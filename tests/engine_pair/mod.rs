@@ -1,0 +1,146 @@
+//! Two engines that were brought into one view by hand, with an instant disk and no network but this
+//! file: the first runs all tasks, and its turns are what is measured.
+
+use standfast::config::Timing;
+use standfast::engine::{Action, Engine, Event, Found, Order, Report, Setup, TaskSetup};
+use standfast::frame::Frame;
+use standfast::model::{Incarnation, NodeId, TASKS_MAX};
+use standfast::register::{BlockSeen, Order as DiskOrder};
+use standfast::time::{Instant, Span};
+
+/// Both engines, the disk, and the one clock.
+pub struct Pair {
+    engines: [Engine; 2],
+    blocks: Vec<BlockSeen>,
+    frames: [Option<Frame>; 2],
+    now: Instant,
+}
+
+fn node(id: u8) -> NodeId {
+    NodeId::new(id).expect("1 or 2")
+}
+
+fn setup(id: u8) -> Setup {
+    let task = |index| TaskSetup {
+        name: format!("task{index}"),
+        nodes: vec![node(1), node(2)],
+        enabled: true,
+    };
+    Setup {
+        me: node(id),
+        incarnation: Incarnation {
+            boot: [id; 16],
+            start: 1,
+        },
+        cluster: [7; 16],
+        nodes: vec![(node(1), "a".into()), (node(2), "b".into())],
+        tasks: (0..TASKS_MAX).map(task).collect(),
+        timing: Timing::from_detect(Span::from_ms(500)),
+        config_hash: [1; 8],
+        config_revision: 1,
+        links: 1,
+        seed: u64::from(id),
+        first_sequence: 0,
+        resumed: None,
+        watchdog: false,
+    }
+}
+
+impl Pair {
+    /// A pair in which the first node runs every task and nothing is left to be done.
+    pub fn settled() -> Pair {
+        let now = Instant(1_000_000_000);
+        let mut pair = Pair {
+            engines: [Engine::new(setup(1), now), Engine::new(setup(2), now)],
+            blocks: vec![BlockSeen::Blank; 2],
+            frames: [None, None],
+            now,
+        };
+        let found = vec![Found::Stopped; TASKS_MAX];
+        for i in 0..2 {
+            let (link, up, reason) = (0, true, String::new());
+            pair.tell(i, Event::LinkState { link, up, reason });
+            let found = found.clone();
+            pair.tell(i, Event::Report(Report::Hello { found }));
+        }
+        for _ in 0..6_000 {
+            pair.round(0);
+            pair.round(1);
+        }
+        let whole = (1 << (TASKS_MAX - 1)) - 1 + (1 << (TASKS_MAX - 1));
+        let granted = pair.engines[0].granted() | pair.engines[1].granted();
+        assert_eq!(granted, whole, "every task runs");
+        pair
+    }
+
+    /// Five milliseconds of one node's life.
+    fn round(&mut self, i: usize) {
+        self.now += Span::from_us(2_500);
+        let now = self.now;
+        if let Some(frame) = self.frames[1 - i].take() {
+            self.tell(i, Event::Frame { link: 0, frame });
+        }
+        let (link, begun) = (0, now);
+        self.tell(i, Event::LinkDrained { link, begun });
+        self.read(i);
+    }
+
+    fn read(&mut self, i: usize) {
+        let (begun, ended) = (self.now, self.now);
+        let blocks = Some(self.blocks.clone());
+        self.tell(
+            i,
+            Event::DiskRead {
+                begun,
+                ended,
+                blocks,
+            },
+        );
+    }
+
+    fn tell(&mut self, i: usize, event: Event) {
+        self.engines[i].handle(self.now, event);
+        while let Some(action) = self.engines[i].poll_action() {
+            self.perform(i, action);
+        }
+    }
+
+    fn perform(&mut self, i: usize, action: Action) {
+        match action {
+            Action::Send(frame) => self.frames[i] = Some(frame),
+            Action::Disk(DiskOrder::Read) => self.read(i),
+            Action::Disk(DiskOrder::Write(block)) => {
+                self.blocks[i] = BlockSeen::Good(block);
+                let at = self.now;
+                self.tell(i, Event::DiskWritten { at });
+            }
+            Action::Order(Order::Start { op, task, .. } | Order::Stop { op, task, .. }) => {
+                let failure = None;
+                self.tell(i, Event::Report(Report::Done { op, task, failure }));
+            }
+            Action::Record(_) | Action::Reply { .. } | Action::Left => {}
+        }
+    }
+
+    /// The next frame that the second node sends, some time later; the first has had its own.
+    pub fn next_frame(&mut self) -> Frame {
+        loop {
+            self.round(1);
+            if let Some(frame) = self.frames[1].take() {
+                self.read(0);
+                return frame;
+            }
+            self.tell(0, Event::Tick);
+        }
+    }
+
+    /// One turn of the first node on that frame, with all that it wants done fetched.
+    pub fn take(&mut self, frame: Frame) {
+        self.engines[0].handle(self.now, Event::Frame { link: 0, frame });
+        while let Some(action) = self.engines[0].poll_action() {
+            if let Action::Send(frame) = action {
+                self.frames[0] = Some(frame);
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! A node's own clock: its own zero and a rate within 0.1 % of the true one.
+
+use standfast::time::Instant;
+
+use crate::rng::Rng;
+
+/// True time is whole nanoseconds since the run began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    /// True time at which it showed `offset`.
+    base: u64,
+    offset: u64,
+    /// Parts per million it runs fast.
+    ppm: i64,
+}
+
+impl Clock {
+    pub(crate) fn new(rng: &mut Rng, base: u64) -> Clock {
+        let ppm = match rng.below(4) {
+            0 => 1_000,
+            1 => -1_000,
+            _ => rng.between(0, 2_000) as i64 - 1_000,
+        };
+        Clock {
+            base,
+            offset: 1_000_000_000 + rng.below(1 << 40),
+            ppm,
+        }
+    }
+
+    /// What it shows at a true moment that is not before its start.
+    pub(crate) fn at(&self, now: u64) -> Instant {
+        let passed = i128::from(now - self.base) * i128::from(1_000_000 + self.ppm) / 1_000_000;
+        Instant(self.offset + passed as u64)
+    }
+
+    /// The first true moment at which it shows at least `local`.
+    pub(crate) fn when(&self, local: Instant) -> u64 {
+        let passed = i128::from(local.0.saturating_sub(self.offset).min(1 << 62));
+        let rate = i128::from(1_000_000 + self.ppm);
+        let span = (passed * 1_000_000 + rate - 1) / rate;
+        self.base.saturating_add(span as u64)
+    }
+}

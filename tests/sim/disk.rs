@@ -1,0 +1,108 @@
+//! The shared disk, and one node's disk thread: what it has under way and what it has seen.
+//!
+//! A write lands at one moment between its order and its end; a read sees each slot at one of two
+//! moments between its beginning and its end. An operation may be held for seconds by a hang and then
+//! be done after all, or return an error and have landed or not.
+
+use std::rc::Rc;
+
+use standfast::frame::Frame;
+use standfast::model::Incarnation;
+use standfast::register::{Ballot, Block, BlockSeen, Value};
+
+/// What is on the platters.
+pub(crate) struct Disk {
+    pub(crate) frames: Vec<Option<Rc<Frame>>>,
+    blocks: Vec<Block>,
+}
+
+impl Disk {
+    pub(crate) fn new(nodes: usize) -> Disk {
+        Disk {
+            frames: vec![None; nodes],
+            blocks: vec![Block::default(); nodes],
+        }
+    }
+
+    pub(crate) fn block_seen(&self, slot: usize) -> BlockSeen {
+        let block = &self.blocks[slot];
+        if block.writes == 0 {
+            BlockSeen::Blank
+        } else {
+            BlockSeen::Good(block.clone())
+        }
+    }
+
+    /// A block lands. Returns its value if that is decided by now: accepted in the block's newest
+    /// ballot with nobody beyond it, no later ballot can miss it.
+    pub(crate) fn land(&mut self, slot: usize, block: Block) -> Option<Value> {
+        let before = &self.blocks[slot];
+        assert!(
+            block.mbal >= before.mbal && block.bal >= before.bal,
+            "S4: block {slot} went back"
+        );
+        self.blocks[slot] = block;
+        let block = &self.blocks[slot];
+        let beyond = self.blocks.iter().any(|other| other.mbal > block.bal);
+        let decided = block.bal != Ballot::NONE && block.bal == block.mbal && !beyond;
+        decided.then(|| block.value.clone())
+    }
+}
+
+/// A read of all slots under way.
+pub(crate) struct Read {
+    pub(crate) id: u64,
+    /// On the node's own clock, before it was issued.
+    pub(crate) begun: standfast::time::Instant,
+    /// Slots sampled at the second of the two moments, bit by position.
+    pub(crate) late: u64,
+    pub(crate) blocks: Vec<BlockSeen>,
+    pub(crate) frames: Vec<Option<Rc<Frame>>>,
+    pub(crate) fails: bool,
+}
+
+/// A register write under way.
+pub(crate) struct Write {
+    pub(crate) id: u64,
+    pub(crate) block: Block,
+    pub(crate) fails: bool,
+    pub(crate) lands: bool,
+    /// Nobody waits for it any more: its core is gone.
+    pub(crate) orphan: bool,
+}
+
+/// One node's disk thread.
+#[derive(Default)]
+pub(crate) struct DiskThread {
+    pub(crate) reads: Vec<Read>,
+    /// A read was ordered while two were under way.
+    pub(crate) again: bool,
+    pub(crate) write: Option<Write>,
+    /// Heartbeat under way, and the one to be written after it.
+    pub(crate) slot: Option<(u64, Rc<Frame>)>,
+    pub(crate) next_slot: Option<Rc<Frame>>,
+    /// Frames already handed on, by slot.
+    pub(crate) handed: Vec<Option<(Incarnation, u64)>>,
+    /// Blocks as last handed on.
+    pub(crate) known: Option<Vec<BlockSeen>>,
+    pub(crate) up: Option<bool>,
+    /// The device answers nothing before this true moment.
+    pub(crate) hung_until: u64,
+    /// Every operation fails.
+    pub(crate) lost: bool,
+}
+
+impl DiskThread {
+    /// The core and its threads are gone; what the kernel has been given goes on.
+    pub(crate) fn core_gone(&mut self) {
+        self.reads.clear();
+        self.again = false;
+        self.next_slot = None;
+        self.handed.clear();
+        self.known = None;
+        self.up = None;
+        if let Some(write) = &mut self.write {
+            write.orphan = true;
+        }
+    }
+}

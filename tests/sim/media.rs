@@ -1,0 +1,301 @@
+//! Networks and disk threads: how frames and blocks travel between the nodes.
+
+use std::rc::Rc;
+
+use standfast::engine::Event;
+use standfast::frame::Frame;
+use standfast::register::{Block, BlockSeen};
+
+use crate::disk::{Read, Write};
+use crate::node::In;
+use crate::world::{Ev, World};
+
+/// Frames kept to be replayed.
+const OLD_FRAMES_MAX: usize = 64;
+
+impl World {
+    fn disk_link(&self) -> u8 {
+        self.plan.networks as u8
+    }
+
+    pub(crate) fn send(&mut self, i: usize, frame: Frame) {
+        for link in 0..self.plan.networks {
+            if !self.nodes[i].link_up[link] {
+                continue;
+            }
+            let mut copy = frame.clone();
+            copy.link = link as u8;
+            let copy = Rc::new(copy);
+            for to in 0..self.nodes.len() {
+                if to != i {
+                    self.send_on(link, i, to, &copy);
+                }
+            }
+        }
+        let mut copy = frame;
+        copy.link = self.disk_link();
+        self.nodes[i].disk.next_slot = Some(Rc::new(copy));
+        self.start_slot_write(i);
+    }
+
+    fn send_on(&mut self, link: usize, from: usize, to: usize, frame: &Rc<Frame>) {
+        if self.rng.chance(5) {
+            if self.old_frames.len() == OLD_FRAMES_MAX {
+                let place = self.rng.below(OLD_FRAMES_MAX as u64) as usize;
+                self.old_frames.swap_remove(place);
+            }
+            self.old_frames.push((link, to, frame.clone()));
+        }
+        let bad = !self.calm;
+        if self.cuts.contains_key(&(link, from, to)) || bad && self.rng.chance(self.plan.loss) {
+            return;
+        }
+        let copies = 1 + u32::from(bad && self.rng.chance(self.plan.doubles));
+        for _ in 0..copies {
+            let mut delay = 1 + self.rng.below(self.plan.delay);
+            if bad && self.rng.chance(self.plan.late) {
+                delay = self.rng.skewed(self.plan.timing.detect.0);
+            }
+            self.arrive(delay, link, to, frame.clone());
+        }
+    }
+
+    pub(crate) fn arrive(&mut self, delay: u64, link: usize, to: usize, frame: Rc<Frame>) {
+        let power = self.nodes[to].power_life;
+        let link = link as u8;
+        self.after(delay, to, Ev::Arrive { power, link, frame });
+    }
+
+    /// A link thread has emptied its socket.
+    pub(crate) fn drain(&mut self, i: usize, core: u64, link: u8) {
+        if self.nodes[i].core_life != core {
+            return;
+        }
+        if !self.nodes[i].core_paused(self.now) {
+            self.deliver(i, In::Drained { link });
+        }
+        let next = self.plan.timing.heartbeat.0 / 3 + self.rng.below(self.plan.jitter);
+        self.after(next, i, Ev::Drain { core, link });
+    }
+
+    // ---- the disk thread ----
+
+    /// When an operation that takes `span` here and now is done.
+    fn io_time(&mut self) -> u64 {
+        let slow = !self.calm && self.rng.chance(self.plan.slow_io);
+        if slow {
+            1 + self.rng.skewed(self.plan.timing.detect.0)
+        } else {
+            2 + self.rng.below(self.plan.io)
+        }
+    }
+
+    pub(crate) fn disk_cycle(&mut self, i: usize, core: u64) {
+        if self.nodes[i].core_life != core {
+            return;
+        }
+        if !self.nodes[i].core_paused(self.now) && self.nodes[i].disk.reads.is_empty() {
+            self.issue_read(i);
+        }
+        let next = self.plan.timing.heartbeat.0 + self.rng.below(self.plan.jitter);
+        self.after(next, i, Ev::DiskCycle { core });
+    }
+
+    pub(crate) fn issue_read(&mut self, i: usize) {
+        if self.nodes[i].disk.reads.len() >= 2 {
+            self.nodes[i].disk.again = true;
+            return;
+        }
+        let takes = self.io_time();
+        let first = self.rng.below(takes);
+        let second = first + self.rng.below(takes - first);
+        self.number += 1;
+        let read = self.number;
+        let late = self.rng.next();
+        let count = self.nodes.len();
+        let node = &mut self.nodes[i];
+        node.disk.reads.push(Read {
+            id: read,
+            begun: node.clock.at(self.now),
+            late,
+            blocks: vec![BlockSeen::Blank; count],
+            frames: vec![None; count],
+            fails: node.disk.lost,
+        });
+        self.after(first, i, Ev::Sample { read, late: false });
+        self.after(second, i, Ev::Sample { read, late: true });
+        self.after(takes, i, Ev::ReadEnds { read });
+    }
+
+    pub(crate) fn sample(&mut self, i: usize, read: u64, late: bool) {
+        let disk = &self.disk;
+        let mut reads = self.nodes[i].disk.reads.iter_mut();
+        let Some(read) = reads.find(|known| known.id == read) else {
+            return;
+        };
+        for slot in 0..read.blocks.len() {
+            if (read.late >> slot & 1 == 1) == late {
+                read.blocks[slot] = disk.block_seen(slot);
+                read.frames[slot] = disk.frames[slot].clone();
+            }
+        }
+    }
+
+    /// Still held by the device? Then the end comes later.
+    fn still_hangs(&mut self, i: usize, ev: Ev) -> bool {
+        let until = self.nodes[i].disk.hung_until;
+        if until <= self.now {
+            return false;
+        }
+        let more = self.rng.below(self.plan.io) + 1;
+        self.after(until - self.now + more, i, ev);
+        true
+    }
+
+    pub(crate) fn read_ends(&mut self, i: usize, id: u64) {
+        let known = self.nodes[i].disk.reads.iter().any(|read| read.id == id);
+        if !known || self.still_hangs(i, Ev::ReadEnds { read: id }) {
+            return;
+        }
+        let place = self.nodes[i]
+            .disk
+            .reads
+            .iter()
+            .position(|read| read.id == id);
+        let Some(place) = place else { return };
+        let read = self.nodes[i].disk.reads.swap_remove(place);
+        if std::mem::take(&mut self.nodes[i].disk.again) {
+            self.issue_read(i);
+        }
+        let fails = read.fails || self.nodes[i].disk.lost;
+        self.disk_state(i, !fails);
+        if fails {
+            self.deliver(i, In::ReadFailed { begun: read.begun });
+            return;
+        }
+        let link = self.disk_link();
+        let disk = &mut self.nodes[i].disk;
+        disk.handed.resize(read.frames.len(), None);
+        let mut frames = Vec::new();
+        for (slot, frame) in read.frames.into_iter().enumerate() {
+            let Some(frame) = frame else { continue };
+            let mark = Some((frame.incarnation, frame.sequence));
+            if disk.handed[slot] != mark {
+                disk.handed[slot] = mark;
+                frames.push(frame);
+            }
+        }
+        let changed = disk.known.as_ref() != Some(&read.blocks);
+        let blocks = changed.then(|| read.blocks.clone());
+        disk.known = Some(read.blocks);
+        let begun = read.begun;
+        self.deliver(
+            i,
+            In::Read {
+                begun,
+                blocks,
+                frames,
+                link,
+            },
+        );
+    }
+
+    /// The disk thread tells the engine when its link changes.
+    fn disk_state(&mut self, i: usize, up: bool) {
+        if self.nodes[i].disk.up.replace(up) != Some(up) {
+            let (link, reason) = (self.disk_link(), "disk".to_owned());
+            self.deliver(i, In::Other(Event::LinkState { link, up, reason }));
+        }
+    }
+
+    pub(crate) fn issue_write(&mut self, i: usize, block: Block) {
+        assert!(
+            self.nodes[i].disk.write.is_none(),
+            "two register writes at once"
+        );
+        self.number += 1;
+        let id = self.number;
+        let fails = self.nodes[i].disk.lost;
+        let lands = !fails || self.rng.chance(500);
+        let takes = self.io_time();
+        let when = self.rng.below(takes);
+        self.nodes[i].disk.write = Some(Write {
+            id,
+            block,
+            fails,
+            lands,
+            orphan: false,
+        });
+        self.after(when, i, Ev::WriteLands { write: id });
+        self.after(takes, i, Ev::WriteEnds { write: id });
+    }
+
+    pub(crate) fn write_lands(&mut self, i: usize, id: u64) {
+        let write = self.nodes[i].disk.write.as_ref();
+        let Some(write) = write.filter(|write| write.id == id && write.lands) else {
+            return;
+        };
+        let block = write.block.clone();
+        if let Some(value) = self.disk.land(i, block) {
+            self.decided(i, value);
+        }
+    }
+
+    pub(crate) fn write_ends(&mut self, i: usize, id: u64) {
+        let known = self.nodes[i]
+            .disk
+            .write
+            .as_ref()
+            .is_some_and(|write| write.id == id);
+        if !known || self.still_hangs(i, Ev::WriteEnds { write: id }) {
+            return;
+        }
+        if let Some(write) = self.nodes[i]
+            .disk
+            .write
+            .take()
+            .filter(|write| !write.orphan)
+        {
+            self.deliver(i, In::WriteEnded { fails: write.fails });
+        }
+    }
+
+    // ---- heartbeats through slots ----
+
+    fn start_slot_write(&mut self, i: usize) {
+        if self.nodes[i].disk.slot.is_some() || self.nodes[i].disk.lost {
+            return;
+        }
+        let Some(frame) = self.nodes[i].disk.next_slot.take() else {
+            return;
+        };
+        self.number += 1;
+        let write = self.number;
+        self.nodes[i].disk.slot = Some((write, frame));
+        let takes = self.io_time();
+        let when = self.rng.below(takes);
+        self.after(when, i, Ev::SlotLands { write });
+        self.after(takes, i, Ev::SlotEnds { write });
+    }
+
+    pub(crate) fn slot_lands(&mut self, i: usize, id: u64) {
+        if let Some((write, frame)) = &self.nodes[i].disk.slot
+            && *write == id
+        {
+            self.disk.frames[i] = Some(frame.clone());
+        }
+    }
+
+    pub(crate) fn slot_ends(&mut self, i: usize, id: u64) {
+        let known = self.nodes[i]
+            .disk
+            .slot
+            .as_ref()
+            .is_some_and(|(write, _)| *write == id);
+        if !known || self.still_hangs(i, Ev::SlotEnds { write: id }) {
+            return;
+        }
+        self.nodes[i].disk.slot = None;
+        self.start_slot_write(i);
+    }
+}

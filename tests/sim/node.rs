@@ -1,0 +1,183 @@
+//! One simulated machine: its power, clock, guard, core, runner and what runs on it.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use standfast::engine::{Engine, Event, Resumed};
+use standfast::frame::Frame;
+use standfast::model::{Incarnation, NodeId};
+use standfast::node::guard::rule::Rule;
+use standfast::register::BlockSeen;
+use standfast::time::Instant;
+
+use crate::clock::Clock;
+use crate::disk::DiskThread;
+
+/// Frames a socket keeps for a core that does not read; more are dropped.
+pub(crate) const SOCKET_MAX: usize = 400;
+
+/// Something on its way into the core; times are taken when its threads run.
+#[derive(Clone, Debug)]
+pub(crate) enum In {
+    Tick,
+    Frame {
+        link: u8,
+        frame: Rc<Frame>,
+    },
+    Drained {
+        link: u8,
+    },
+    Read {
+        begun: Instant,
+        blocks: Option<Vec<BlockSeen>>,
+        frames: Vec<Rc<Frame>>,
+        link: u8,
+    },
+    ReadFailed {
+        begun: Instant,
+    },
+    WriteEnded {
+        fails: bool,
+    },
+    Other(Event),
+}
+
+impl In {
+    /// The thread it comes from: 0 the disk's, 1 the runner's connection, others a network each.
+    pub(crate) fn source(&self) -> u64 {
+        match self {
+            In::Read { .. } | In::ReadFailed { .. } | In::WriteEnded { .. } => 0,
+            In::Tick | In::Other(_) => 1,
+            In::Frame { link, .. } | In::Drained { link } => 2 + u64::from(*link),
+        }
+    }
+}
+
+/// What the core publishes for the guard.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Page {
+    pub(crate) lease_deadline: Instant,
+    pub(crate) granted: u64,
+    pub(crate) turns: u64,
+    pub(crate) sequence: u64,
+}
+
+/// A task on this machine, as the kernel sees it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Held {
+    /// Anything of it runs.
+    pub(crate) running: bool,
+    /// All of it runs.
+    pub(crate) whole: bool,
+    /// What the runner does with it.
+    pub(crate) work: Option<Work>,
+}
+
+/// The runner's work on a task.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Work {
+    pub(crate) op: u64,
+    pub(crate) start: bool,
+    /// How it ends: none is success, else whether all is stopped then.
+    pub(crate) fails: Option<bool>,
+}
+
+/// One machine.
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) on: bool,
+    /// Counts power lives, core lives, guard lives, runner lives: what was meant for an earlier one is dropped.
+    pub(crate) power_life: u64,
+    pub(crate) core_life: u64,
+    pub(crate) guard_life: u64,
+    pub(crate) runner_life: u64,
+    pub(crate) clock: Clock,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) engine: Option<Engine>,
+    pub(crate) inbox: VecDeque<In>,
+    pub(crate) core_paused_until: u64,
+    pub(crate) guard: Option<Rule>,
+    pub(crate) guard_paused_until: u64,
+    pub(crate) page: Page,
+    /// Taken back by the guard since the core was last told so.
+    pub(crate) revoked: u64,
+    pub(crate) runner_up: bool,
+    pub(crate) held: Vec<Held>,
+    pub(crate) fit: u64,
+    pub(crate) disk: DiskThread,
+    pub(crate) link_up: Vec<bool>,
+    pub(crate) wake_at: u64,
+    /// Epoch of the newest view its engine has known in this core life.
+    pub(crate) epoch: u64,
+    /// Last true moment at which something was wrong with it.
+    pub(crate) troubled_at: u64,
+    pub(crate) was_told_to_leave: bool,
+    /// When the last order, and the last report, is there: they never overtake each other.
+    pub(crate) order_at: u64,
+    pub(crate) report_at: u64,
+}
+
+impl Node {
+    pub(crate) fn new(index: usize, tasks: usize, links: usize, clock: Clock) -> Node {
+        Node {
+            id: NodeId::new(index as u8 + 1).expect("few nodes"),
+            on: false,
+            power_life: 0,
+            core_life: 0,
+            guard_life: 0,
+            runner_life: 0,
+            clock,
+            incarnation: Incarnation::default(),
+            engine: None,
+            inbox: VecDeque::new(),
+            core_paused_until: 0,
+            guard: None,
+            guard_paused_until: 0,
+            page: Page::default(),
+            revoked: 0,
+            runner_up: false,
+            held: vec![Held::default(); tasks],
+            fit: u64::MAX,
+            disk: DiskThread::default(),
+            link_up: vec![true; links],
+            wake_at: u64::MAX,
+            epoch: 0,
+            troubled_at: 0,
+            was_told_to_leave: false,
+            order_at: 0,
+            report_at: 0,
+        }
+    }
+
+    /// Tasks of which anything runs, bit by index.
+    pub(crate) fn holding(&self) -> u64 {
+        let bits = self.held.iter().enumerate();
+        bits.fold(0, |set, (task, held)| set | u64::from(held.running) << task)
+    }
+
+    /// Would the guard let this task run at this true moment?
+    pub(crate) fn page_allows(&self, now: u64, task: usize) -> bool {
+        self.page.granted & (1 << task) != 0 && self.clock.at(now) < self.page.lease_deadline
+    }
+
+    pub(crate) fn resumed(&self) -> Resumed {
+        Resumed {
+            lease_deadline: self.page.lease_deadline,
+            granted: self.page.granted & !self.revoked,
+        }
+    }
+
+    pub(crate) fn core_paused(&self, now: u64) -> bool {
+        now < self.core_paused_until
+    }
+
+    /// Its guard stood still until a moment ago: what it holds is the business of the layers below (the
+    /// lifetime of addresses, the reservation) until the guard has had its release time.
+    pub(crate) fn below_the_guard(&self, now: u64, release: u64) -> bool {
+        self.guard_paused_until > 0 && now < self.guard_paused_until + release
+    }
+
+    pub(crate) fn guard_paused(&self, now: u64) -> bool {
+        now < self.guard_paused_until
+    }
+}

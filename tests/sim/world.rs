@@ -1,0 +1,473 @@
+//! The world: one queue of events ordered by moment and number, and what each of them does.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::rc::Rc;
+
+use standfast::engine::{Action, Event, Order};
+use standfast::frame::Frame;
+use standfast::register::Order as DiskOrder;
+
+use crate::checks::Checks;
+use crate::clock::Clock;
+use crate::disk::Disk;
+use crate::node::{In, Node, SOCKET_MAX};
+use crate::plan::Plan;
+use crate::rng::Rng;
+
+/// Lines of the log that a failure prints.
+const LOG_LINES: usize = 80;
+
+/// What happens at a moment, on a node.
+#[derive(Clone, Debug)]
+pub(crate) enum Ev {
+    Wake {
+        core: u64,
+    },
+    Arrive {
+        power: u64,
+        link: u8,
+        frame: Rc<Frame>,
+    },
+    Drain {
+        core: u64,
+        link: u8,
+    },
+    DiskCycle {
+        core: u64,
+    },
+    Sample {
+        read: u64,
+        late: bool,
+    },
+    ReadEnds {
+        read: u64,
+    },
+    WriteLands {
+        write: u64,
+    },
+    WriteEnds {
+        write: u64,
+    },
+    SlotLands {
+        write: u64,
+    },
+    SlotEnds {
+        write: u64,
+    },
+    Order {
+        runner: u64,
+        order: Order,
+    },
+    WorkEnds {
+        runner: u64,
+        task: usize,
+        op: u64,
+    },
+    Hello {
+        runner: u64,
+        core: u64,
+    },
+    Tell {
+        core: u64,
+        event: Box<Event>,
+    },
+    RunnerStart {
+        power: u64,
+        runner: u64,
+    },
+    GuardTurn {
+        guard: u64,
+    },
+    GuardHasReleased {
+        power: u64,
+        tasks: u64,
+    },
+    Watchdog {
+        power: u64,
+        guard: u64,
+    },
+    CoreResumes,
+    CoreStarts {
+        power: u64,
+        core: u64,
+    },
+    DaemonStarts {
+        power: u64,
+        core: u64,
+    },
+    GuardResumes,
+    PowerOn,
+    Fault,
+    Heals {
+        what: Heal,
+    },
+    MustBeOut {
+        power: u64,
+        epoch: u64,
+    },
+    Operator,
+}
+
+/// A fault that ends.
+#[derive(Clone, Debug)]
+pub(crate) enum Heal {
+    Cut(Vec<(usize, usize, usize)>),
+    Link(usize),
+    DiskPath,
+    Fit,
+}
+
+/// One run of one cluster.
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) rng: Rng,
+    pub(crate) now: u64,
+    queue: BinaryHeap<Reverse<Entry>>,
+    pub(crate) number: u64,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) disk: Disk,
+    /// Counts of cuts by link, sender, hearer.
+    pub(crate) cuts: BTreeMap<(usize, usize, usize), u32>,
+    /// Frames that were on a network some time ago.
+    pub(crate) old_frames: Vec<(usize, usize, Rc<Frame>)>,
+    pub(crate) calm: bool,
+    pub(crate) checks: Checks,
+    pub(crate) task_nodes: Vec<Vec<standfast::model::NodeId>>,
+    pub(crate) turns: u64,
+    logging: bool,
+    log: VecDeque<String>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    at: u64,
+    number: u64,
+    node: usize,
+    ev: Ev,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        (self.at, self.number) == (other.at, other.number)
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Entry) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+impl World {
+    pub(crate) fn new(plan: Plan, mut rng: Rng, logging: bool) -> World {
+        let links = plan.networks + 1;
+        let nodes: Vec<Node> = (0..plan.nodes)
+            .map(|index| Node::new(index, plan.tasks, links, Clock::new(&mut rng, 0)))
+            .collect();
+        let mut task_nodes = Vec::new();
+        for task in 0..plan.tasks {
+            let mut list: Vec<_> = nodes.iter().map(|node| node.id).collect();
+            let turn = task % list.len();
+            list.rotate_left(turn);
+            task_nodes.push(list);
+        }
+        World {
+            disk: Disk::new(plan.nodes),
+            checks: Checks::new(&plan),
+            plan,
+            rng,
+            now: 0,
+            queue: BinaryHeap::new(),
+            number: 0,
+            nodes,
+            cuts: BTreeMap::new(),
+            old_frames: Vec::new(),
+            calm: false,
+            task_nodes,
+            turns: 0,
+            logging,
+            log: VecDeque::new(),
+        }
+    }
+
+    /// Powers every node up, each at its own moment.
+    pub(crate) fn power_up_all(&mut self) {
+        for node in 0..self.nodes.len() {
+            let delay = self.rng.below(self.plan.boot);
+            self.after(delay, node, Ev::PowerOn);
+        }
+    }
+
+    pub(crate) fn after(&mut self, delay: u64, node: usize, ev: Ev) {
+        self.number += 1;
+        self.queue.push(Reverse(Entry {
+            at: self.now.saturating_add(delay),
+            number: self.number,
+            node,
+            ev,
+        }));
+    }
+
+    /// Lets everything happen up to this moment.
+    pub(crate) fn run_until(&mut self, end: u64) {
+        while self
+            .queue
+            .peek()
+            .is_some_and(|Reverse(next)| next.at <= end)
+        {
+            let Some(Reverse(entry)) = self.queue.pop() else {
+                break;
+            };
+            self.now = entry.at;
+            self.happen(entry.node, entry.ev);
+        }
+        self.now = self.now.max(end);
+    }
+
+    /// Runs until the condition holds; false if it does not within the time.
+    pub(crate) fn run_while(&mut self, longest: u64, mut on: impl FnMut(&World) -> bool) -> bool {
+        let end = self.now + longest;
+        while on(self) {
+            match self.queue.peek() {
+                Some(Reverse(next)) if next.at <= end => {
+                    let at = next.at;
+                    self.run_until(at);
+                }
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    fn happen(&mut self, i: usize, ev: Ev) {
+        match ev {
+            Ev::Wake { core } => self.wake(i, core),
+            Ev::Arrive { power, link, frame } => {
+                if self.nodes[i].power_life == power && self.nodes[i].link_up[usize::from(link)] {
+                    self.deliver(i, In::Frame { link, frame });
+                }
+            }
+            Ev::Drain { core, link } => self.drain(i, core, link),
+            Ev::DiskCycle { core } => self.disk_cycle(i, core),
+            Ev::Sample { read, late } => self.sample(i, read, late),
+            Ev::ReadEnds { read } => self.read_ends(i, read),
+            Ev::WriteLands { write } => self.write_lands(i, write),
+            Ev::WriteEnds { write } => self.write_ends(i, write),
+            Ev::SlotLands { write } => self.slot_lands(i, write),
+            Ev::SlotEnds { write } => self.slot_ends(i, write),
+            Ev::Order { runner, order } => self.take_order(i, runner, order),
+            Ev::WorkEnds { runner, task, op } => self.work_ends(i, runner, task, op),
+            Ev::Hello { runner, core } => self.hello(i, runner, core),
+            Ev::Tell { core, event } => {
+                if self.nodes[i].core_life == core {
+                    self.deliver(i, In::Other(*event));
+                }
+            }
+            Ev::RunnerStart { power, runner } => self.runner_starts(i, power, runner),
+            Ev::GuardTurn { guard } => self.guard_turn(i, guard),
+            Ev::GuardHasReleased { power, tasks } => self.guard_has_released(i, power, tasks),
+            Ev::Watchdog { power, guard } => self.watchdog(i, power, guard),
+            Ev::CoreResumes => self.core_resumes(i),
+            Ev::CoreStarts { power, core } => self.core_starts(i, power, core),
+            Ev::DaemonStarts { power, core } => self.daemon_starts(i, power, core),
+            Ev::GuardResumes => self.guard_resumes(i),
+            Ev::PowerOn => self.power_on(i),
+            Ev::Fault => self.fault(),
+            Ev::Heals { what } => self.heals(i, what),
+            Ev::MustBeOut { power, epoch } => self.check_out(i, power, epoch),
+            Ev::Operator => self.operator(),
+        }
+    }
+
+    // ---- the core ----
+
+    /// Something reaches the core, or waits until it runs again.
+    pub(crate) fn deliver(&mut self, i: usize, item: In) {
+        let now = self.now;
+        let node = &mut self.nodes[i];
+        if node.engine.is_none() {
+            return;
+        }
+        if node.core_paused(now) {
+            let full = matches!(item, In::Frame { .. }) && node.inbox.len() >= SOCKET_MAX;
+            if !full {
+                node.inbox.push_back(item);
+            }
+            return;
+        }
+        self.take_in(i, item);
+    }
+
+    pub(crate) fn take_in(&mut self, i: usize, item: In) {
+        let now = self.nodes[i].clock.at(self.now);
+        match item {
+            In::Tick => self.turn(i, Event::Tick),
+            In::Frame { link, frame } => {
+                let frame = (*frame).clone();
+                self.tell_frame(i, link, &frame);
+                self.turn(i, Event::Frame { link, frame });
+            }
+            In::Drained { link } => self.turn(i, Event::LinkDrained { link, begun: now }),
+            In::Read {
+                begun,
+                blocks,
+                frames,
+                link,
+            } => {
+                for frame in frames {
+                    let frame = (*frame).clone();
+                    self.tell_frame(i, link, &frame);
+                    self.turn(i, Event::Frame { link, frame });
+                }
+                self.turn(i, Event::LinkDrained { link, begun });
+                let ended = now;
+                self.turn(
+                    i,
+                    Event::DiskRead {
+                        begun,
+                        ended,
+                        blocks,
+                    },
+                );
+            }
+            In::ReadFailed { begun } => self.turn(i, Event::DiskReadFailed { begun }),
+            In::WriteEnded { fails: true } => self.turn(i, Event::DiskWriteFailed { at: now }),
+            In::WriteEnded { fails: false } => self.turn(i, Event::DiskWritten { at: now }),
+            In::Other(event) => self.turn(i, event),
+        }
+    }
+
+    /// One turn of the engine, the page, then what it wants done.
+    fn turn(&mut self, i: usize, event: Event) {
+        self.turns += 1;
+        let node = &mut self.nodes[i];
+        let now = node.clock.at(self.now);
+        let Some(engine) = &mut node.engine else {
+            return;
+        };
+        engine.handle(now, event);
+        node.page.lease_deadline = engine.lease_deadline();
+        node.page.granted = engine.granted();
+        node.page.turns += 1;
+        node.page.sequence = engine.sequence();
+        let epoch = engine.view().epoch;
+        let wake = node.clock.when(engine.poll_timeout()).max(self.now);
+        assert!(
+            epoch >= node.epoch,
+            "S4: the view of node {} went back",
+            i + 1
+        );
+        node.epoch = epoch;
+        let mut actions = Vec::new();
+        while let Some(action) = engine.poll_action() {
+            actions.push(action);
+        }
+        for action in actions {
+            self.perform(i, action);
+        }
+        self.schedule_wake(i, wake);
+    }
+
+    fn schedule_wake(&mut self, i: usize, at: u64) {
+        let late = self.rng.below(self.plan.jitter) + 1;
+        let node = &mut self.nodes[i];
+        if node.engine.is_some() && at < node.wake_at {
+            node.wake_at = at;
+            let core = node.core_life;
+            self.after(at - self.now + late, i, Ev::Wake { core });
+        }
+    }
+
+    fn wake(&mut self, i: usize, core: u64) {
+        if self.nodes[i].core_life == core {
+            self.nodes[i].wake_at = u64::MAX;
+            self.deliver(i, In::Tick);
+        }
+    }
+
+    fn perform(&mut self, i: usize, action: Action) {
+        match action {
+            Action::Send(frame) => self.send(i, frame),
+            Action::Disk(DiskOrder::Read) => self.issue_read(i),
+            Action::Disk(DiskOrder::Write(block)) => self.issue_write(i, block),
+            Action::Order(order) => {
+                let soon = self.now + self.rng.below(self.plan.jitter) + 1;
+                let node = &mut self.nodes[i];
+                node.order_at = node.order_at.max(soon);
+                let (runner, delay) = (node.runner_life, node.order_at - self.now);
+                self.after(delay, i, Ev::Order { runner, order });
+            }
+            Action::Record(record) => self.say(i, || {
+                let evidence = record.evidence.join("; ");
+                format!(
+                    "record e{} {} {} ({evidence})",
+                    record.epoch, record.trigger, record.outcome
+                )
+            }),
+            Action::Reply { request, outcome } => {
+                self.say(i, || format!("reply {request}: {outcome:?}"));
+            }
+            Action::Left => self.left(i),
+        }
+    }
+
+    // ---- the log ----
+
+    /// Frames fill the log, so they stand there only on request.
+    fn tell_frame(&mut self, i: usize, link: u8, frame: &Frame) {
+        if self.logging && std::env::var_os("SIM_FRAMES").is_some() {
+            let heard = frame.heard[i];
+            let (from, life, number) = (frame.sender, frame.incarnation, frame.sequence);
+            let what = format!("link {link}: n{from} {life:?} #{number} e{}", frame.epoch);
+            let flags = frame.flags;
+            self.say(i, || format!("hears {what} echoing {heard}, {flags}"));
+        }
+    }
+
+    pub(crate) fn say(&mut self, i: usize, what: impl FnOnce() -> String) {
+        if !self.logging {
+            return;
+        }
+        if self.log.len() == LOG_LINES {
+            self.log.pop_front();
+        }
+        let ms = self.now as f64 / 1e6;
+        let line = format!("{ms:>12.3} n{} {}", i + 1, what());
+        if std::env::var_os("SIM_TRACE").is_some() {
+            println!("{line}");
+        }
+        self.log.push_back(line);
+    }
+
+    /// The last lines of the log, for a failure.
+    pub(crate) fn log(&self) -> String {
+        let lines: Vec<&str> = self.log.iter().map(String::as_str).collect();
+        lines.join("\n")
+    }
+
+    /// A checker has found something.
+    pub(crate) fn fail(&self, what: &str) -> ! {
+        let ms = self.now as f64 / 1e6;
+        if self.logging {
+            println!("{}", self.log());
+            for node in &self.nodes {
+                let Some(engine) = &node.engine else { continue };
+                let seen = engine.snapshot(node.clock.at(self.now));
+                println!("n{} {} {:?}", node.id, seen.standing, seen.waiting_for);
+                for task in seen.tasks {
+                    println!("  {:?} {:?} {:?}", task.task, task.blocked, task.states);
+                }
+            }
+        }
+        panic!("{what} (at {ms:.3} ms)");
+    }
+}
