@@ -59,7 +59,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Trouble> {
     let begun = Instant::now();
     let tell = |line: &str| tell(options.json, begun, line);
     tell(
-        "Two servers, a and b, each with two cables to the other, one to the clients, and a path to",
+        "Two servers, a and b: each has two cables to the other, one to the clients, and a path to",
     );
     tell("one shared disk. All of it in namespaces: real frames, real sectors, real addresses.");
     let wish = Wish {
@@ -120,8 +120,8 @@ impl Show {
             self.lab.name(1 - owner).to_owned(),
         );
         self.tell(&format!(
-            "The cluster has formed. Task `{TASK}` ({DATA} mounted, address {ADDRESS}, echo server) \
-             runs on {us}."
+            "The cluster has formed. Task `{TASK}` runs on {us}: {DATA} is mounted, the address is \
+             {ADDRESS}, an echo server answers."
         ));
         self.tell("A client asks it every millisecond from here on.");
         self.tell(&format!("An operator says: standfast move {TASK} {them}"));

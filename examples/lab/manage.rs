@@ -43,11 +43,9 @@ pub(crate) fn on(name: &str, arguments: &[String]) -> Result<(), Trouble> {
 
 /// The newest living machine of this name.
 fn find(name: &str) -> Result<Noted, Trouble> {
-    let machines = leftovers::all()
+    let mut machines = leftovers::all()
         .into_iter()
         .flat_map(|directory| leftovers::read(&directory).0);
-    let found = machines
-        .filter(|machine| machine.name == name && machine.lives())
-        .next_back();
+    let found = machines.rfind(|machine| machine.name == name && machine.lives());
     found.ok_or_else(|| Trouble::new(format!("no machine {name} runs; try `scripts/demo --keep`")))
 }

@@ -104,11 +104,11 @@ impl Scenario {
         });
         if result.is_err() {
             for node in &lab.nodes {
-                println!(
-                    "--- the last of node {}:\n{}",
-                    node.name,
-                    node.last_words(LAST_WORDS)
-                );
+                let words = node.last_words(LAST_WORDS);
+                let status = node
+                    .cli(&["status"])
+                    .unwrap_or_else(|trouble| trouble.to_string());
+                println!("--- the last of node {}:\n{words}\n{status}", node.name);
             }
         }
         result

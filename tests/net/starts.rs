@@ -76,17 +76,19 @@ fn alone_again(lab: &mut Lab) -> Result<(), Trouble> {
     must_move(lab, &verdict, 1)
 }
 
-/// Watches that nobody serves and waits until each node's log holds one of the words.
-fn refuses(lab: &mut Lab, words: &[&str]) -> Result<(), Trouble> {
-    let from = lab.probe.now();
+/// Waits until each node's status says what is wrong, and sees that nobody serves.
+fn refuses(lab: &mut Lab, words: &str) -> Result<(), Trouble> {
     for node in &lab.nodes {
-        let what = format!("node {} to say what is wrong with the disk", node.name);
+        let what = format!("the status of node {} to speak of: {words}", node.name);
         eventually(&what, PATIENCE, || {
-            let log = fs::read_to_string(node.log()).ok()?.to_lowercase();
-            words.iter().any(|word| log.contains(word)).then_some(())
+            node.status()
+                .ok()?
+                .to_string()
+                .contains(words)
+                .then_some(())
         })?;
     }
-    let verdict = lab.watch(from, WATCHED);
+    let verdict = lab.watch(0, WATCHED);
     must(
         verdict.owner_after.is_none(),
         "a node serves without a register",
@@ -100,7 +102,7 @@ fn foreign_disk(lab: &mut Lab) -> Result<(), Trouble> {
     lab.plan.cluster_id = reversed;
     lab.configure()?;
     start_daemons(lab, &[0, 1])?;
-    refuses(lab, &["another cluster", "foreign", "belongs to"])?;
+    refuses(lab, "belongs to another cluster")?;
     lab.format_disk()?;
     lab.settle().map(drop)
 }
@@ -108,7 +110,7 @@ fn foreign_disk(lab: &mut Lab) -> Result<(), Trouble> {
 fn blank_disk(lab: &mut Lab) -> Result<(), Trouble> {
     power_on(lab, &[0, 1])?;
     start_daemons(lab, &[0, 1])?;
-    refuses(lab, &["format"])?;
+    refuses(lab, "never formatted")?;
     lab.format_disk()?;
     lab.settle().map(drop)
 }

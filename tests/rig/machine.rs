@@ -97,6 +97,14 @@ impl Machine {
         command
     }
 
+    /// A command that starts a service inside and returns: the service is a child of process 1, as
+    /// on any machine, and nothing outside waits for it or stops with it.
+    pub(crate) fn service(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = self.command("setsid");
+        command.arg("--fork").arg(program.as_ref());
+        command
+    }
+
     /// Gives lines to `ip -batch` in its network; process ids in them are the host's.
     pub(crate) fn ip(&self, lines: &str) -> Result<(), Trouble> {
         let mut command = Command::new("nsenter");

@@ -69,7 +69,6 @@ pub(crate) struct Node {
     ports: Vec<u32>,
     machine: Option<Machine>,
     cgroup: Option<PathBuf>,
-    daemon: Option<Child>,
 }
 
 /// What a node is made of.
@@ -102,7 +101,7 @@ impl Node {
             let path = directory.join(part);
             fs::create_dir_all(&path).doing(path.display())?;
         }
-        let (ports, machine, cgroup, daemon) = (Vec::new(), None, None, None);
+        let (ports, machine, cgroup) = (Vec::new(), None, None);
         let life = 0;
         Ok(Node {
             name,
@@ -118,7 +117,6 @@ impl Node {
             ports,
             machine,
             cgroup,
-            daemon,
         })
     }
 
@@ -184,11 +182,11 @@ impl Node {
     }
 
     fn start_responder(&self) -> Result<(), Trouble> {
-        let words = software::echo_command();
-        let mut command = self.machine()?.command(&words[0]);
-        command.args(&words[1..]).stdin(Stdio::null());
-        // It ends with the machine, and its parent there is process 1.
-        command.spawn().doing("start the echo server").map(drop)
+        let mut command = self.machine()?.service(&software::echo_command()[0]);
+        command
+            .args(&software::echo_command()[1..])
+            .stdout(Stdio::null());
+        begin(command, "the echo server")
     }
 
     /// Starts the daemon.
@@ -207,9 +205,8 @@ impl Node {
             .doing("open a log")?;
         let again = log.try_clone().doing("open a log")?;
         let mut command = self.software.daemon(self.machine()?, name)?;
-        command.stdin(Stdio::null()).stdout(log).stderr(again);
-        self.daemon = Some(command.spawn().doing("start the daemon")?);
-        Ok(())
+        command.stdout(log).stderr(again);
+        begin(command, "the daemon")
     }
 
     /// A whole boot: a new life and the daemon.
@@ -227,9 +224,6 @@ impl Node {
         machine.kill();
         self.switch.set(&self.ports, false)?;
         machine.wait();
-        if let Some(mut daemon) = self.daemon.take() {
-            drop(daemon.wait());
-        }
         self.machine = None;
         Ok(at)
     }
@@ -294,7 +288,7 @@ impl Node {
     }
 
     /// Ends the daemon in order, as the system does on shutdown.
-    pub(crate) fn end_daemon(&mut self) -> Result<(), Trouble> {
+    pub(crate) fn end_daemon(&self) -> Result<(), Trouble> {
         let machine = self.machine()?;
         let daemon = match self.software {
             Software::Standfast => self.page(Role::Guard as usize),
@@ -306,10 +300,10 @@ impl Node {
         let daemon = daemon.and_then(|pid| machine.host_pid(pid));
         let daemon = daemon.ok_or_else(|| Trouble::new("no daemon to end"))?;
         kill(daemon, Signal::SIGTERM).doing("end the daemon")?;
-        if let Some(mut daemon) = self.daemon.take() {
-            daemon.wait().doing("wait for the daemon")?;
-        }
-        Ok(())
+        let process = PathBuf::from(format!("/proc/{daemon}"));
+        eventually("the daemon to end", PATIENCE, || {
+            (!process.exists()).then_some(())
+        })
     }
 
     /// A command of `standfast` on this node.
@@ -342,9 +336,10 @@ impl Node {
         )))
     }
 
-    /// What `status --json` says.
+    /// What `status --json` says, whatever its exit code says about it.
     pub(crate) fn status(&self) -> Result<serde_json::Value, Trouble> {
-        serde_json::from_str(&self.cli(&["status", "--json"])?).doing("read the status")
+        let output = self.try_cli(&["status", "--json"])?;
+        serde_json::from_slice(&output.stdout).doing("read the status")
     }
 
     /// Keeps `count` cores busy at normal priority until the value goes away.
@@ -405,6 +400,16 @@ impl Drop for Burner {
         drop(self.0.kill());
         drop(self.0.wait());
     }
+}
+
+/// Starts a service and returns when it is on its own.
+fn begin(mut command: Command, what: &str) -> Result<(), Trouble> {
+    let started = command
+        .stdin(Stdio::null())
+        .status()
+        .doing(format!("start {what}"))?;
+    let failed = || Trouble::new(format!("cannot start {what}: {started}"));
+    started.success().then_some(()).ok_or_else(failed)
 }
 
 fn pids_below(cgroup: &Path) -> Vec<Pid> {

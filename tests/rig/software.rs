@@ -198,7 +198,7 @@ impl Software {
     pub(crate) fn daemon(self, machine: &Machine, node: &str) -> Result<Command, Trouble> {
         Ok(match self {
             Software::Standfast => {
-                let mut command = machine.command(program("standfastd")?);
+                let mut command = machine.service(program("standfastd")?);
                 command.args(["--config", &format!("{ETC}/cluster.toml"), "--node", node]);
                 command.args([
                     "--run-dir",
@@ -211,7 +211,7 @@ impl Software {
                 command
             }
             Software::Keepalived { .. } => {
-                let mut command = machine.command("keepalived");
+                let mut command = machine.service("keepalived");
                 command.args([
                     "-P",
                     "-n",
