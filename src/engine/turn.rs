@@ -131,7 +131,8 @@ impl Engine {
         while let Some(order) = self.register.poll_order() {
             if matches!(order, register::Order::Write(_)) && self.id_in_use() {
                 // The block is somebody else's too: only its one owner may write it.
-                self.register.handle(self.now, register::Event::WriteFailed { at: self.now });
+                self.register
+                    .handle(self.now, register::Event::WriteFailed { at: self.now });
                 continue;
             }
             self.act(Action::Disk(order));

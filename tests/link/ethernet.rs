@@ -220,7 +220,11 @@ fn what_is_not_a_good_frame_is_counted_and_the_good_ones_still_flow() {
             _ => None,
         })
     };
-    assert_eq!(heard(&one), (1, 0, 0), "another life of this node is the engine's business");
+    assert_eq!(
+        heard(&one),
+        (1, 0, 0),
+        "another life of this node is the engine's business"
+    );
     assert_eq!(
         heard(&one),
         (2, 8, 5),

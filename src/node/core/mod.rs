@@ -32,9 +32,9 @@ use crate::time::{Instant, Span};
 use port::{Port, Request};
 pub use start::StartError;
 
-/// Events that may wait for the engine: a second of frames from 64 nodes on 8 links. Links drop frames
+/// Events that may wait for the engine, some hundred kilobytes of locked memory. Links drop frames
 /// and count them when it is full; everything else waits.
-const EVENTS_MAX: usize = 8192;
+const EVENTS_MAX: usize = 1024;
 
 /// Real-time priority of the engine and the links; the guard's is higher.
 const PRIORITY: u8 = 40;
