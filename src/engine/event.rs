@@ -3,7 +3,7 @@
 //! ```text
 //!  link threads --- Frame, LinkState -----------.             .--> Send, to every link thread
 //!  disk thread ---- DiskRead, DiskWritten -------> Engine ----+--> Disk, to the disk thread
-//!  runner --------- Report, Command ------------'             '--> Order, Record, Reply, to the runner
+//!  runner --------- Report, Command ------------'             '--> Order, Record, Reply, to runner
 //! ```
 //! Everything here can be recorded and replayed; nothing refers to a clock, socket or file.
 

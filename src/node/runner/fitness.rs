@@ -1,6 +1,7 @@
-//! Could each task be served from this node now? An interface without carrier makes every task with an
-//! address on it unfit, whether the task runs here or not: the owner gives it away to a fit node, and
-//! nobody hands a task to an unfit one. Known from netlink, not by asking again and again.
+//! Could each task be served from this node now? An interface without carrier makes every task with
+//! an address on it unfit, whether the task runs here or not: the owner gives it away to a fit
+//! node, and nobody hands a task to an unfit one. Known from netlink, not by asking again and
+//! again.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
