@@ -24,6 +24,17 @@ impl Engine {
         self.tasks().find_map(|task| self.change_for(task))
     }
 
+    /// The first change that this node needs as the heir of something.
+    pub(super) fn inheritance(&mut self) -> Option<Change> {
+        self.tasks().find_map(|task| {
+            let record = self.view.task(task);
+            let inherits = record.heir == Some(self.me()) && record.owner != Some(self.me());
+            inherits
+                .then(|| self.change_as_heir(task, record))
+                .flatten()
+        })
+    }
+
     fn change_for(&mut self, task: TaskIndex) -> Option<Change> {
         let record = self.view.task(task);
         let me = Some(self.me());
