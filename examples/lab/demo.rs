@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::rig::lab::{Lab, Wish};
 use crate::rig::node::HEARTBEATS;
-use crate::rig::software::{ADDRESS, DATA, PORT, Service, TASK};
+use crate::rig::software::{ADDRESS, DATA, Service, TASK};
 use crate::rig::trouble::{Doing, Trouble};
 use crate::rig::verdict::Verdict;
 use crate::show;
