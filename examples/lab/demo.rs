@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::rig::lab::{Lab, Wish};
 use crate::rig::node::HEARTBEATS;
-use crate::rig::software::{ADDRESS, DATA, PORT, Service, TASK};
+use crate::rig::software::{ADDRESS, DATA, Service, TASK};
 use crate::rig::trouble::{Doing, Trouble};
 use crate::rig::verdict::Verdict;
 use crate::show;
@@ -249,13 +249,15 @@ fn hints(json: bool, begun: Instant, directory: &Path) {
     let directory = directory.display();
     for line in [
         "The cluster goes on. To play with it:".to_owned(),
-        format!("  {lab} on a status                          ask node a, or b"),
-        format!("  {lab} on a move {TASK} b                      move the task"),
-        format!("  {lab} on b why {TASK}                         why it is where it is"),
-        format!("  {lab} enter switch ip link set a1-hb0 down pull a cable (see `ip link` there)"),
-        format!("  {lab} enter client ping {ADDRESS}         be the client (echo on port {PORT})"),
-        format!("  tail -f {directory}/a/log    read along"),
-        "  scripts/demo --clean                       get rid of it".to_owned(),
+        format!("  lab={lab}"),
+        "  $lab on a status                             ask node a, or b".to_owned(),
+        format!("  $lab on a move {TASK} b                         move the task"),
+        format!("  $lab on b why {TASK}                            why it is where it is"),
+        "  $lab enter switch ip link                    the cables' ends".to_owned(),
+        "  $lab enter switch ip link set a1-hb0 down    pull one".to_owned(),
+        "  $lab enter a                                 a shell on a node, or `client`".to_owned(),
+        format!("  tail -f {directory}/a/log"),
+        "  scripts/demo --clean                         get rid of it".to_owned(),
     ] {
         tell(json, begun, &line);
     }
