@@ -8,16 +8,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 use nix::unistd::User;
 use standfast_sys::cgroup::Cgroup;
 use standfast_sys::process::{Ended, PidFd, Signal};
-use standfast_sys::spawn::spawn_in;
+use standfast_sys::spawn::Spawn;
 
 use super::{BuildContext, Context, ObjectError, Urgency, Woke, holders, wait_for};
 
@@ -84,31 +82,18 @@ impl<'a> Plan<'a> {
     pub(super) fn spawn(&self) -> Result<Program, ObjectError> {
         let group = Cgroup::create(&self.group)?;
         let output = open_output(&self.output)?;
-        let errors = output
-            .try_clone()
-            .map_err(ObjectError::file("share the output file"))?;
-        let mut command = Command::new(&self.command[0]);
-        command
-            .args(&self.command[1..])
-            .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(errors);
-        command
-            .process_group(0)
-            .current_dir(self.directory.unwrap_or(Path::new("/")));
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        if let Some(name) = self.user {
-            let user = User::from_name(name).ok().flatten().ok_or_else(|| {
-                ObjectError::Unexpected(format!("there is no user `{name}` on this node"))
-            })?;
-            // Without `groups`, the standard library drops root's supplementary groups.
-            command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+        let process = Spawn {
+            command: self.command,
+            group: &group,
+            environment: &self.environment,
+            directory: self.directory.unwrap_or(Path::new("/")),
+            user: self.user.map(ids_of).transpose()?,
+            output: output.as_fd(),
+            errors: output.as_fd(),
         }
-        let child = spawn_in(&mut command, &group)
-            .map_err(ObjectError::file(format!("start {}", self.command[0])))?;
-        // Nobody has waited for the child yet: the number is still its own.
+        .start()?;
         Ok(Program {
-            process: PidFd::open(child.id() as i32)?,
+            process,
             ended: None,
         })
     }
@@ -121,6 +106,14 @@ impl<'a> Plan<'a> {
             ending: ending.with_last_line(&self.output),
         }
     }
+}
+
+/// User and main group of a name.
+fn ids_of(name: &str) -> Result<(u32, u32), ObjectError> {
+    let user = User::from_name(name).ok().flatten().ok_or_else(|| {
+        ObjectError::Unexpected(format!("there is no user `{name}` on this node"))
+    })?;
+    Ok((user.uid.as_raw(), user.gid.as_raw()))
 }
 
 /// Where the programs of an object write.

@@ -4,20 +4,13 @@
 //! (pidfd_open(2)). Safe from any thread; nothing here waits.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::FileExt;
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::SigSet;
 pub use nix::sys::signal::Signal;
-use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
-use crate::cgroup::Cgroup;
 use crate::error::{Failed, Naming, answer};
 
 /// How a child ended.
@@ -50,6 +43,11 @@ impl PidFd {
         // SAFETY: the kernel has just made this descriptor and nobody else knows it.
         let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
         Ok(PidFd { descriptor, pid })
+    }
+
+    /// The handle that came with a child when it was made.
+    pub(crate) fn of_child(descriptor: OwnedFd, pid: i32) -> PidFd {
+        PidFd { descriptor, pid }
     }
 
     /// The number of the process.
@@ -121,38 +119,6 @@ impl AsRawFd for PidFd {
     }
 }
 
-/// Has the program that `command` will start begin like any other: in `group` from its first
-/// instruction, so that nothing it forks escapes; with no signal blocked, whatever this process
-/// collects with [`Signals`](crate::signal::Signals); and not protected from the OOM killer.
-///
-/// Only for a process without locked memory, since starting it forks. When the group is removed
-/// before the start, the start fails.
-///
-/// # Errors
-///
-/// The group was removed.
-pub fn prepare_child(command: &mut Command, group: Option<&Cgroup>) -> Result<(), Failed> {
-    let entrance = group.map(Cgroup::entrance).transpose()?;
-    let prepare = move || {
-        if let Some(entrance) = &entrance {
-            // 0 is the writing process itself.
-            entrance.write_at(b"0", 0)?;
-        }
-        SigSet::empty().thread_set_mask()?;
-        let path = c"/proc/self/oom_score_adj";
-        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-        if let Ok(adjustment) = nix::fcntl::open(path, flags, Mode::empty()) {
-            // A host whose /proc cannot be written still starts its services.
-            let _ = nix::unistd::write(&adjustment, b"0");
-        }
-        Ok(())
-    };
-    // SAFETY: between fork and exec the closure only writes, opens and sets the signal mask, all of
-    // which signal-safety(7) allows, and allocates nothing.
-    unsafe { command.pre_exec(prepare) };
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::{Child, Command, Stdio};
@@ -212,30 +178,6 @@ mod tests {
         assert!(becomes_readable(&watched));
         shell.wait().unwrap();
         assert!(!watched.send_signal(Signal::SIGKILL).unwrap());
-    }
-
-    #[test]
-    fn a_prepared_child_is_in_its_group_and_can_be_terminated() {
-        let thread = std::thread::spawn(|| {
-            let _signals = crate::signal::Signals::block(&[Signal::SIGTERM]).unwrap();
-            let name = format!("standfast-test-child-{}", std::process::id());
-            let group = Cgroup::create(name.as_ref()).unwrap();
-            let mut command = Command::new("sleep");
-            prepare_child(command.arg("1000"), Some(&group)).unwrap();
-            let mut child = command.spawn().unwrap();
-            let pid = child.id() as i32;
-            let procs = group.procs().unwrap();
-            let watched = PidFd::open(pid).unwrap();
-            watched.send_signal(Signal::SIGTERM).unwrap();
-            let terminated = becomes_readable(&watched);
-            child.kill().unwrap();
-            child.wait().unwrap();
-            group.remove().unwrap();
-            assert_eq!(procs, [pid]);
-            assert!(terminated, "the child ignores SIGTERM");
-            assert!(command.spawn().is_err(), "no start without its group");
-        });
-        thread.join().unwrap();
     }
 
     #[test]

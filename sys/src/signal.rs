@@ -3,7 +3,7 @@
 //! Made in the first thread before any other: threads inherit what is blocked, and a signal that
 //! one thread does not block would still be delivered there. Programs inherit it too, and one that
 //! was started with `SIGTERM` blocked cannot be terminated: start them with
-//! [`prepare_child`](crate::process::prepare_child).
+//! [`Spawn`](crate::spawn::Spawn).
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
