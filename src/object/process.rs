@@ -219,6 +219,8 @@ impl Object for Process {
         }
         // What an earlier life left behind would share files and ports with the new one.
         self.group.kill_and_wait(deadline)?;
+        // A group that was killed takes in new processes only by the slow way.
+        self.group.remove();
         let program = self.plan(&self.spec.command, context.epoch).spawn()?;
         self.remember(program.pid())?;
         self.program = Some(program);

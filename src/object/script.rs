@@ -192,6 +192,8 @@ impl Object for Script {
         let until = deadline.min(Instant::now() + patience);
         let stopped = self.run_to_success(&self.spec.stop, context, Urgency::Forced, until);
         self.group.kill_and_wait(deadline)?;
+        // A group that was killed takes in new processes, such as the probe, only by the slow way.
+        self.group.remove();
         if self.spec.probe.is_none() {
             stopped?;
         } else {

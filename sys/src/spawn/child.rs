@@ -36,7 +36,10 @@ use crate::process::PidFd;
 /// `CLONE_INTO_CGROUP` of linux/sched.h; libc's constant has lost it to its 32 bits.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
-/// What a child says of a failure: the step, then errno in four bytes.
+/// The first that a child says: it runs.
+pub(super) const ALIVE: u8 = 0xff;
+
+/// What a child says then of a failure: the step, then errno in four bytes.
 pub(super) const COMPLAINT_LEN: usize = 5;
 
 /// What execvp(3) runs a file with that is neither a binary nor begins with `#!`.
@@ -161,6 +164,7 @@ impl Prepared {
 
     /// In the child: becomes the program, or says why not and ends.
     pub(super) fn become_program(&self, complaint: &OwnedFd) -> ! {
+        let _ = nix::unistd::write(complaint, &[ALIVE]);
         let (step, errno) = self.exec();
         let [first, second, third, fourth] = (errno as i32).to_ne_bytes();
         let said: [u8; COMPLAINT_LEN] = [step as u8, first, second, third, fourth];

@@ -28,7 +28,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use crate::cgroup::Cgroup;
 use crate::error::{Failed, Naming};
 use crate::process::PidFd;
-use child::{COMPLAINT_LEN, Divided, Prepared, Quiet, Way};
+use child::{ALIVE, COMPLAINT_LEN, Divided, Prepared, Quiet, Way};
 
 /// The operation whose failure may be a refusal.
 const FORK: &str = "fork for";
@@ -79,7 +79,8 @@ impl Step {
 
 impl Spawn<'_> {
     /// Starts it, and returns when it runs. The handle of a child that nobody waits for leaves a
-    /// zombie when dropped.
+    /// zombie when dropped. A kill of the group at this very moment may or may not reach the
+    /// program: whoever depends on it asks after the start whether it was still wanted.
     ///
     /// # Errors
     ///
@@ -87,12 +88,19 @@ impl Spawn<'_> {
     /// program has not run then, and no process is left.
     pub fn start(&self) -> Result<PidFd, Failed> {
         match self.start_by(Way::Born) {
-            Err(error) if is_refusal(&error) => self.start_by(Way::Moved),
-            result => result,
+            Ok(Some(child)) => return Ok(child),
+            Ok(None) => {}
+            Err(error) if is_refusal(&error) => {}
+            Err(error) => return Err(error),
         }
+        let moved = self.start_by(Way::Moved)?;
+        moved.ok_or_else(|| Failed::new("start", self.program(), Errno::ECANCELED))
     }
 
-    fn start_by(&self, way: Way) -> Result<PidFd, Failed> {
+    /// `None` if the child was killed before its first instruction. Linux 6.18 does that to all
+    /// that are born in a group which was ever killed: to learn of a kill during the birth it
+    /// compares the group's count of kills with the count of the *parent's* group.
+    fn start_by(&self, way: Way) -> Result<Option<PidFd>, Failed> {
         let prepared = Prepared::new(self, way)?;
         let (complaints, complaint) =
             nix::unistd::pipe2(OFlag::O_CLOEXEC).naming("make", "a pipe to a child")?;
@@ -109,14 +117,15 @@ impl Spawn<'_> {
             // Nobody has waited for it yet: the number is still its own.
             Divided::Numbered(pid) => PidFd::open(pid)?,
         };
-        let mut said = Vec::with_capacity(COMPLAINT_LEN);
+        let mut said = Vec::with_capacity(1 + COMPLAINT_LEN);
         // The end of the file is the exec, which closes the other end.
         let heard = File::from(complaints).read_to_end(&mut said);
-        match understand(&said) {
-            None if heard.is_ok() => Ok(child),
-            complaint => {
+        match (said.split_first(), heard) {
+            (Some((&ALIVE, [])), Ok(_)) => Ok(Some(child)),
+            (None, Ok(_)) => collect(&child).map(|()| None),
+            (said, _) => {
                 collect(&child)?;
-                Err(self.failed(complaint))
+                Err(self.failed(said.and_then(|(_, complaint)| understand(complaint))))
             }
         }
     }

@@ -34,20 +34,25 @@ impl Place {
         }
     }
 
-    fn start(&self, way: Way, command: &[&str], change: impl Fn(&mut Spawn<'_>)) -> Started {
-        let output = File::create(self.directory.path().join("output")).unwrap();
-        let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
-        let mut spawn = Spawn {
-            command: &command,
+    fn spawn<'a>(&'a self, command: &'a [String], output: &'a File) -> Spawn<'a> {
+        Spawn {
+            command,
             group: &self.group,
             environment: &[],
             directory: Path::new("/"),
             user: None,
             output: output.as_fd(),
             errors: output.as_fd(),
-        };
+        }
+    }
+
+    fn start(&self, way: Way, command: &[&str], change: impl Fn(&mut Spawn<'_>)) -> Started {
+        let output = File::create(self.directory.path().join("output")).unwrap();
+        let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
+        let mut spawn = self.spawn(&command, &output);
         change(&mut spawn);
-        spawn.start_by(way)
+        let started = spawn.start_by(way)?;
+        Ok(started.expect("not killed at birth"))
     }
 
     /// What the program printed, once it has ended well.
@@ -81,6 +86,23 @@ fn the_program_starts_inside_the_group_with_a_group_of_processes_of_its_own() {
         let stat = place.run(way, &["/bin/cat", "/proc/self/stat"], unchanged);
         let (pid, rest) = stat.split_once(' ').unwrap();
         assert_eq!(rest.split(' ').nth(3), Some(pid), "{way:?}: {stat}");
+    }
+}
+
+#[test]
+fn a_group_that_was_killed_once_takes_programs_again() {
+    let place = Place::new();
+    for _ in 0..3 {
+        place.group.kill().unwrap();
+        let output = File::create(place.directory.path().join("output")).unwrap();
+        let command = ["/bin/sleep", "1000"].map(str::to_owned);
+        let spawn = place.spawn(&command, &output);
+        let child = spawn.start().unwrap();
+        assert_eq!(child.wait().unwrap(), None);
+        assert_eq!(place.group.procs().unwrap(), [child.pid()]);
+        child.send_signal(Signal::SIGKILL).unwrap();
+        assert!(becomes_readable(&child));
+        child.wait().unwrap();
     }
 }
 
