@@ -60,8 +60,10 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 const KILL_WITHIN: Duration = Duration::from_secs(5);
 /// Longest time for a fork and exec on a loaded host.
 const SPAWN_WITHIN: Duration = Duration::from_secs(2);
-/// Between two tries of the program that tells readiness.
-const READY_AGAIN: Duration = Duration::from_millis(50);
+/// Between the first two tries of the program that tells readiness; doubled from one to the next.
+const READY_AGAIN: Duration = Duration::from_millis(5);
+/// Longest time between two tries.
+const READY_AGAIN_MAX: Duration = Duration::from_millis(50);
 /// Between two looks at the size of the output.
 const OUTPUT_EVERY: Duration = Duration::from_secs(10);
 /// Most variables of the environment.
@@ -298,6 +300,7 @@ impl Process {
             return self.still_runs(context.epoch);
         };
         let until = deadline.min(Instant::now() + within);
+        let mut again = READY_AGAIN;
         loop {
             let plan = self.plan(&command, context.epoch);
             let ready = match run(&plan, context, Urgency::Stop, until) {
@@ -314,7 +317,8 @@ impl Process {
                 return Err(ObjectError::late(what));
             }
             let program = self.program.as_ref().map(Program::descriptor);
-            let pause = until.min(Instant::now() + READY_AGAIN);
+            let pause = until.min(Instant::now() + again);
+            again = READY_AGAIN_MAX.min(again * 2);
             if context.wait(program.as_slice(), Urgency::Stop, pause) == Woke::Cancelled {
                 return Err(ObjectError::Cancelled);
             }

@@ -65,8 +65,11 @@ const POLITE_MAX: Duration = Duration::from_millis(500);
 const KILLED_MAX: Duration = Duration::from_secs(2);
 /// How long the device may stay in use after the last rung.
 const RELEASE_MAX: Duration = Duration::from_secs(2);
-/// Between two tries of an unmount.
-const TRY_AGAIN: Duration = Duration::from_millis(10);
+/// Between the first two tries of an unmount: a process that was killed lets go soon. Doubled from
+/// one to the next.
+const TRY_AGAIN: Duration = Duration::from_millis(1);
+/// Longest time between two tries.
+const TRY_AGAIN_MAX: Duration = Duration::from_millis(10);
 /// Between two looks for a device that is not there yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long a question about mounts or the device may take before it is called late.
@@ -423,6 +426,7 @@ impl Volume {
         deadline: Instant,
     ) -> Result<bool, ObjectError> {
         let until = deadline.min(Instant::now() + patience);
+        let mut pause = TRY_AGAIN;
         loop {
             if self.mounted(deadline)?.is_none() {
                 return Ok(true);
@@ -440,7 +444,8 @@ impl Volume {
             if Instant::now() >= until || hurried {
                 return Ok(false);
             }
-            std::thread::sleep(TRY_AGAIN);
+            std::thread::sleep(pause);
+            pause = TRY_AGAIN_MAX.min(pause * 2);
         }
     }
 
@@ -448,13 +453,15 @@ impl Volume {
     /// not enough: another mount namespace, or a lazy unmount, keeps a file system alive.
     fn verify(&mut self, deadline: Instant, clean: bool) -> Result<(), ObjectError> {
         let until = deadline.min(Instant::now() + RELEASE_MAX);
+        let mut pause = TRY_AGAIN;
         while self.in_use(deadline, clean)? {
             if Instant::now() >= until {
                 let holders = self.holders(deadline);
                 let what = self.spec.device.display().to_string();
                 return Err(ObjectError::InUse { what, holders });
             }
-            std::thread::sleep(TRY_AGAIN);
+            std::thread::sleep(pause);
+            pause = TRY_AGAIN_MAX.min(pause * 2);
         }
         self.number = None;
         Ok(())
