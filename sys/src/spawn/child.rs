@@ -120,8 +120,8 @@ impl Prepared {
         };
         let (program, arguments, directory, environment) =
             strings().naming("prepare the start of", spawn.program())?;
-        // Copies are above 2, and so is what this process opens itself, for the runtime keeps 0 to 2
-        // open: nothing is overwritten before it is used.
+        // Copies are above 2, and so is what this process opens itself, for the runtime keeps 0 to
+        // 2 open: nothing is overwritten before it is used.
         let copies = || -> io::Result<_> {
             let input = File::open("/dev/null")?;
             let copy = |descriptor: std::os::fd::BorrowedFd<'_>| descriptor.try_clone_to_owned();
@@ -176,7 +176,7 @@ impl Prepared {
 
     /// All steps up to the exec; returns only when one failed.
     fn exec(&self) -> (Step, Errno) {
-        let steps: [(Step, fn(&Prepared) -> nix::Result<()>); 5] = [
+        let steps: [(Step, Act); 5] = [
             (Step::Group, Prepared::enter_group),
             (Step::ProcessGroup, |_| {
                 setpgid(Pid::from_raw(0), Pid::from_raw(0))
@@ -243,6 +243,9 @@ impl Prepared {
         done(unsafe { libc::syscall(libc::SYS_setuid, user) })
     }
 }
+
+/// One step of the child.
+type Act = fn(&Prepared) -> nix::Result<()>;
 
 /// Strings as execve(2) wants them.
 #[derive(Debug)]
@@ -330,8 +333,8 @@ fn reset_signals() {
     for signal in SIGNALS {
         let (new, old) = (default.as_ptr(), std::ptr::null_mut::<u64>());
         let (call, length) = (libc::SYS_rt_sigaction, SIGNAL_SET_BYTES);
-        // SAFETY: the kernel reads a sigaction that is shorter than `default` or as long. It refuses
-        // SIGKILL and SIGSTOP, which have no other disposition.
+        // SAFETY: the kernel reads a sigaction that is shorter than `default` or as long. It
+        // refuses SIGKILL and SIGSTOP, which have no other disposition.
         let _ = unsafe { libc::syscall(call, signal, new, old, length) };
     }
     // Cannot fail with a good set.
