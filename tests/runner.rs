@@ -95,6 +95,9 @@ impl Node {
             _group: group,
             _running: running,
         };
+        // The runner ends when its parent is not the guard.
+        let guard_pid = u64::from(std::process::id());
+        node.page.words()[word::GUARD_PID].store(guard_pid, Ordering::SeqCst);
         node.grant(true);
         node.run();
         node
@@ -140,12 +143,17 @@ impl Node {
         assert!(self.core.as_ref().unwrap().send(&packet).unwrap());
     }
 
+    /// The next message that is not about fitness, which is told at any time.
     fn hear(&self) -> FromRunner {
         let mut buffer = vec![0; MESSAGE_MAX];
         let core = self.core.as_ref().unwrap();
         eventually("the runner speaks", || {
             match core.recv(&mut buffer).unwrap() {
-                Received::Message(length) => Some(postcard::from_bytes(&buffer[..length]).unwrap()),
+                Received::Message(length) => {
+                    let message = postcard::from_bytes(&buffer[..length]).unwrap();
+                    let fitness = matches!(message, FromRunner::Report(Report::Fit { .. }));
+                    (!fitness).then_some(message)
+                }
                 Received::Nothing => None,
                 Received::Closed => panic!("the runner closed the connection"),
             }
