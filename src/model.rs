@@ -1,4 +1,5 @@
-//! The words every layer shares: who the nodes are, which life of a node is meant, how a task stands.
+//! The words every layer shares: who the nodes are, which life of a node is meant, how a task
+//! stands.
 //!
 //! Plain data without behaviour of its own; limits that other layers are built on stand here.
 

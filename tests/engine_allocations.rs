@@ -1,5 +1,6 @@
-//! In a quiet cluster a turn of the engine allocates nothing: a locked process must not ask for memory
-//! while somebody waits for its next frame. A test binary of its own, for it replaces the allocator.
+//! In a quiet cluster a turn of the engine allocates nothing: a locked process must not ask for
+//! memory while somebody waits for its next frame. A test binary of its own, for it replaces the
+//! allocator.
 
 #[path = "engine_pair/mod.rs"]
 mod engine_pair;

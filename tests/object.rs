@@ -426,7 +426,10 @@ fn an_address_without_carrier_is_told_and_stays() {
             text: "no carrier".to_owned(),
         });
         assert!(matches!(watched(&mut *vip), Watched::Note { .. }));
-        assert!(vip.watch().at.is_none(), "whether to move is the engine's to decide");
+        assert!(
+            vip.watch().at.is_none(),
+            "whether to move is the engine's to decide"
+        );
         stop(&mut *vip).unwrap();
     });
 }

@@ -2,6 +2,7 @@
 //! and proposes it. One proposal at a time; what is lost or gives up is worked out again.
 
 use super::{After, Class, Engine, EvictReason, Member, Record, Standing, TaskRecord, View};
+use crate::frame::Flags;
 use crate::model::{NodeId, NodeSet, TaskIndex};
 use crate::register::Value;
 use crate::time::Instant;
@@ -98,12 +99,28 @@ impl Engine {
     }
 
     fn next_as_member(&mut self) -> Option<Change> {
-        self.eviction()
-            .or_else(|| self.settlement())
+        let urgent = self.eviction().or_else(|| self.settlement());
+        if self.owner_without_register().is_some() {
+            return urgent.or_else(|| self.inheritance());
+        }
+        urgent
             .or_else(|| self.commanded())
             .or_else(|| self.task_change())
             .or_else(|| self.departure())
             .or_else(|| self.forgiveness())
+    }
+
+    /// A member that owns tasks and says that it cannot read the register. It could not learn of a
+    /// new view: nobody would confirm it any more, and it would lose its lease and its tasks. So
+    /// what can wait does.
+    pub(super) fn owner_without_register(&self) -> Option<NodeId> {
+        let others = self.view.full_members().without(self.me());
+        let mut others = others.iter();
+        others.find(|node| {
+            let reads = self.peers.of(*node).flags.contains(Flags::STORAGE_OK);
+            let owns = |record: &TaskRecord| record.owner == Some(*node);
+            !reads && self.heard_lately(*node) && self.view.tasks.iter().any(owns)
+        })
     }
 
     /// The view after this one, still the same but for its number.
@@ -370,6 +387,11 @@ impl Engine {
         }
         if let Err(missing) = self.in_contact_with_all() {
             self.waiting_for = Some(missing);
+            return None;
+        }
+        if let Some(owner) = self.owner_without_register() {
+            let name = self.name(owner);
+            self.waiting_for = Some(format!("node {name}, which cannot read the register"));
             return None;
         }
         let mut view = self.next_view();

@@ -65,11 +65,15 @@ impl Engine {
         {
             let request = first.request;
             self.commands.pop_front();
-            self.refuse(
-                request,
-                "the register could not be changed in time",
-                "see `standfast status` for the disk link; then try again",
-            );
+            let reason = match self.owner_without_register() {
+                Some(node) => format!(
+                    "{} cannot read the register now; a change would cost it its tasks",
+                    self.name(node)
+                ),
+                None => "the register could not be changed in time".to_owned(),
+            };
+            let remedy = "see `standfast status` for the disk link; then try again";
+            self.refuse(request, &reason, remedy);
         }
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!  link threads --- Frame, LinkState -----------.             .--> Send, to every link thread
 //!  disk thread ---- DiskRead, DiskWritten -------> Engine ----+--> Disk, to the disk thread
-//!  runner --------- Report, Command ------------'             '--> Order, Record, Reply, to the runner
+//!  runner --------- Report, Command ------------'             '--> Order, Record, Reply, to runner
 //! ```
 //! Everything here can be recorded and replayed; nothing refers to a clock, socket or file.
 
@@ -234,7 +234,8 @@ pub enum Command {
         node: NodeId,
     },
     /// The operator vouches that these nodes are off. Needed only when a node starts alone and two
-    /// or more others, in full contact with each other but not with the disk, could still be at work.
+    /// or more others, in full contact with each other but not with the disk, could still be at
+    /// work.
     ConfirmOff {
         /// The node that is off.
         node: NodeId,

@@ -156,8 +156,8 @@ impl Engine {
         }
     }
 
-    /// Suspects who was silent too long. In the last half heartbeat before that every link is emptied
-    /// once more, since the frames may wait in a queue that this node was too slow to read.
+    /// Suspects who was silent too long. In the last half heartbeat before that every link is
+    /// emptied once more, since the frames may wait in a queue that this node was too slow to read.
     pub(super) fn judge_peers(&mut self) {
         if self.distrust.is_some() {
             return;
@@ -260,8 +260,8 @@ impl Engine {
         self.has_watched() && others.iter().all(|node| self.is_absent(node))
     }
 
-    /// Is nobody with full rights there any more, while those who are there are joining as well, and
-    /// all know a view that lists this node? Then each would wait for the others for ever.
+    /// Is nobody with full rights there any more, while those who are there are joining as well,
+    /// and all know a view that lists this node? Then each would wait for the others for ever.
     pub(super) fn no_member_is_left(&self) -> bool {
         let others = self.view.members.iter();
         let mut others = others.filter(|member| member.node != self.me());
@@ -283,8 +283,8 @@ impl Engine {
         others.filter(|node| *node != self.me() && self.is_absent(*node))
     }
 
-    /// Has this node been able to hear and read for the detect time, since the view last changed? Who
-    /// changed it was alive then, even if nothing else was heard of it.
+    /// Has this node been able to hear and read for the detect time, since the view last changed?
+    /// Who changed it was alive then, even if nothing else was heard of it.
     fn has_watched(&self) -> bool {
         let watched = self
             .read_since

@@ -5,7 +5,8 @@
 //!                    ---> advance: lease, suspicion, task steps, one change of the view, a frame
 //! poll_action() <-------- what to send, write, run, record
 //! poll_timeout() <------- when to come back at the latest
-//! lease_deadline(), granted() <-- what the guard must know, to be published before any action is done
+//! lease_deadline(), granted() <-- what the guard must know, to be published before any action is
+//! done
 //! ```
 //!
 //! Changes of the view are not reactions to events: each turn compares what is known with what
@@ -74,8 +75,8 @@ pub struct Setup {
     pub links: u8,
     /// Seed for nonces and back-off; different in every life.
     pub seed: u64,
-    /// Number that all frames are to be above: of the last one an earlier core of this life has sent,
-    /// and some more; 0 in a new life, which begins anywhere.
+    /// Number that all frames are to be above: of the last one an earlier core of this life has
+    /// sent, and some more; 0 in a new life, which begins anywhere.
     pub first_sequence: u64,
     /// What an earlier core of this same life left behind under a living guard.
     pub resumed: Option<Resumed>,
@@ -190,9 +191,7 @@ impl Engine {
         let backoff = setup.timing.heartbeat.over(2);
         let resumed = setup.resumed.unwrap_or_default();
         let mut local = [Local::Stopped; TASKS_MAX];
-        for state in local.iter_mut().take(setup.tasks.len()) {
-            *state = Local::Unknown;
-        }
+        local[..setup.tasks.len()].fill(Local::Unknown);
         let mut engine = Engine {
             register: Register::new(setup.me, nodes, setup.seed, backoff),
             names: (1..=64u8).map(|id| name_of(&setup, id)).collect(),
@@ -239,8 +238,9 @@ impl Engine {
             setup,
         };
         if engine.sequence == 0 {
-            // What an earlier life sent may be echoed by a replay. Were it numbered alike, that would
-            // count as fresh; 2^31 places to begin at, and some ten numbers are fresh at a time.
+            // What an earlier life sent may be echoed by a replay. Were it numbered alike, that
+            // would count as fresh; 2^31 places to begin at, and some ten numbers are fresh at a
+            // time.
             engine.sequence = engine.draw() >> 33;
         }
         engine

@@ -1,12 +1,13 @@
 //! Who is to have a task: the changes of the view that this node asks for on its behalf.
 //!
 //! ```text
-//! owner None --place--> owner A --give away, move--> owner A, heir B --A has released, B starts--> owner B
-//!                                                         '--called off--> owner A, after B
+//! owner None --place--> owner A --give away, move--> owner A, heir B --A has released, B
+//! starts--> owner B                                                         '--called off-->
+//! owner A, after B
 //! ```
-//! A running task never changes hands in one step, not even when its owner believes that it does not
-//! run: what this node believes now it may have changed when the change comes into force. Whoever is
-//! taken out of a record is named in `after` until it says that nothing runs there.
+//! A running task never changes hands in one step, not even when its owner believes that it does
+//! not run: what this node believes now it may have changed when the change comes into force.
+//! Whoever is taken out of a record is named in `after` until it says that nothing runs there.
 
 use super::changes::Change;
 use super::tasks::{Local, RETRY_MAX, Then};
@@ -21,6 +22,17 @@ impl Engine {
     /// The first change of the view that some task needs from this node.
     pub(super) fn task_change(&mut self) -> Option<Change> {
         self.tasks().find_map(|task| self.change_for(task))
+    }
+
+    /// The first change that this node needs as the heir of something.
+    pub(super) fn inheritance(&mut self) -> Option<Change> {
+        self.tasks().find_map(|task| {
+            let record = self.view.task(task);
+            let inherits = record.heir == Some(self.me()) && record.owner != Some(self.me());
+            inherits
+                .then(|| self.change_as_heir(task, record))
+                .flatten()
+        })
     }
 
     fn change_for(&mut self, task: TaskIndex) -> Option<Change> {

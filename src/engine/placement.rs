@@ -6,8 +6,8 @@ use crate::model::{NodeId, NodeSet, TaskIndex};
 
 impl Engine {
     /// The best node for the task in `view`, nobody of `not`: the first of its list that is a full
-    /// member, heard, not in standby, has not failed lately and says that it is fit; if none is fit,
-    /// the first that is at least there.
+    /// member, heard, not in standby, has not failed lately and says that it is fit; if none is
+    /// fit, the first that is at least there.
     pub(super) fn candidate(&self, view: &View, task: TaskIndex, not: NodeSet) -> Option<NodeId> {
         let nodes = &self.setup.tasks[task.index()].nodes;
         let there = |node: &&NodeId| self.refuses(view, task, **node).is_none();

@@ -189,6 +189,12 @@ impl Engine {
                 ));
             }
         }
+        if let Some(node) = self.owner_without_register() {
+            let name = self.name(node);
+            alarms.push(format!(
+                "node {name} cannot read the register: changes wait for it"
+            ));
+        }
         if self.id_in_use() {
             alarms.push(format!("another machine uses this node's id {}", self.me()));
         }

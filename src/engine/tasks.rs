@@ -5,7 +5,8 @@
 //!                       ^                  |failed            |lost                  '--> Released
 //!                       '---- later -------+------ Failed <---+
 //! ```
-//! `Released` is `Stopped` with a promise: not to be started again in that epoch. The heir acts on it.
+//! `Released` is `Stopped` with a promise: not to be started again in that epoch. The heir acts on
+//! it.
 
 use super::{Action, After, Class, Engine, Failure, Found, Order, Report, TaskRecord};
 use crate::model::{NodeId, TaskIndex, TaskState};
@@ -360,7 +361,8 @@ impl Engine {
         self.heard_lately(heir) && peer.incarnation == listed && peer.epoch >= self.view.epoch
     }
 
-    /// S2: owner (or heir of what was released) in the newest view, lease held, every earlier owner out.
+    /// S2: owner (or heir of what was released) in the newest view, lease held, every earlier
+    /// owner out.
     fn may_start(&self, task: TaskIndex, record: &TaskRecord) -> bool {
         let owns = record.owner == Some(self.me()) && record.heir.is_none_or(|h| h == self.me());
         let stays = !self.view.standby.contains(self.me());

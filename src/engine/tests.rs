@@ -1,4 +1,5 @@
-//! The rules on which safety rests, one by one; what they make together is the simulator's business.
+//! The rules on which safety rests, one by one; what they make together is the simulator's
+//! business.
 
 use super::*;
 use crate::frame::{Frame, TaskReport};
@@ -164,6 +165,17 @@ fn another_boot_is_not_listened_to_while_the_known_one_speaks() {
 }
 
 #[test]
+fn who_is_to_be_put_out_is_not_confirmed_any_more() {
+    let mut engine = engine(None);
+    learn(&mut engine, &view(3, &BOTH));
+    let sent = beat(&mut engine);
+    engine.handle(engine.now, frame(life(2, 1), 2, 10, 3, &sent));
+    assert_eq!(beat(&mut engine).heard[1], 10);
+    engine.asked_out.insert(node(2));
+    assert_eq!(beat(&mut engine).heard[1], 0);
+}
+
+#[test]
 fn each_life_numbers_its_frames_from_a_place_of_its_own() {
     let first = beat(&mut engine(None)).sequence;
     assert!(first > 1_000, "{first}: a replayed echo would find it");
@@ -176,7 +188,7 @@ fn time_puts_out_only_who_is_not_listed() {
     known.tasks[0].after = After::Node(node(2));
     learn(&mut engine, &known);
     let task = TaskIndex::new(0).unwrap();
-    engine.now = engine.now + Span::from_ms(10_000);
+    engine.now += Span::from_ms(10_000);
     assert!(!engine.earlier_owner_is_out(task, &known.task(task)));
     known.epoch = 4;
     known.dismiss(node(2));

@@ -8,7 +8,8 @@ use crate::time::Instant;
 
 impl Engine {
     pub(super) fn begin_turn(&mut self, now: Instant) {
-        // Threads read the clock before they queue an event, so time may seem to step back a little.
+        // Threads read the clock before they queue an event, so time may seem to step back a
+        // little.
         let now = now.max(self.now);
         let gap = now.since(self.now);
         if gap > self.timing().stall && self.now > self.started_at {
@@ -130,7 +131,8 @@ impl Engine {
         while let Some(order) = self.register.poll_order() {
             if matches!(order, register::Order::Write(_)) && self.id_in_use() {
                 // The block is somebody else's too: only its one owner may write it.
-                self.register.handle(self.now, register::Event::WriteFailed { at: self.now });
+                self.register
+                    .handle(self.now, register::Event::WriteFailed { at: self.now });
                 continue;
             }
             self.act(Action::Disk(order));
@@ -203,8 +205,8 @@ impl Engine {
         }
     }
 
-    /// A frame that bears this node's own number but was not sent by this life of it. One is an echo
-    /// of an earlier life (the slot on the disk); two different ones are somebody alive.
+    /// A frame that bears this node's own number but was not sent by this life of it. One is an
+    /// echo of an earlier life (the slot on the disk); two different ones are somebody alive.
     fn on_own_id(&mut self, frame: &Frame) {
         if frame.incarnation == self.setup.incarnation {
             return;

@@ -1,4 +1,5 @@
-//! The view: what all nodes agree on. It lives in the register and changes only by compare-and-swap.
+//! The view: what all nodes agree on. It lives in the register and changes only by
+//! compare-and-swap.
 //!
 //! Encoded with postcard behind one version byte; fits [`VALUE_MAX`] at 64 nodes and 64 tasks (a
 //! test holds that).

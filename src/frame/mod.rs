@@ -40,8 +40,8 @@ pub struct Frame {
     pub flags: Flags,
     /// How fit the sender is to run tasks, higher is fitter; decides who goes first in a race.
     pub fitness: u8,
-    /// Number of this frame, rising from a random one in each incarnation, so that an echo of one life
-    /// is none of another. Copies on several links share it.
+    /// Number of this frame, rising from a random one in each incarnation, so that an echo of one
+    /// life is none of another. Copies on several links share it.
     pub sequence: u64,
     /// Epoch of the newest view the sender knows.
     pub epoch: u64,

@@ -29,8 +29,8 @@ pub struct LinkHandle {
 pub struct OrderRefused;
 
 impl LinkHandle {
-    /// Has the frame sent, with the link's own number in it. Takes the place of a frame that has not
-    /// been sent yet. Never blocks.
+    /// Has the frame sent, with the link's own number in it. Takes the place of a frame that has
+    /// not been sent yet. Never blocks.
     pub fn send(&self, frame: &Frame) {
         if self
             .inbox
@@ -45,8 +45,8 @@ impl LinkHandle {
         self.inbox.wake();
     }
 
-    /// Has the register's blocks read or the own one written; a network link ignores it. A read that is
-    /// ordered while a read or a write waits is the same as that one's read. Never blocks.
+    /// Has the register's blocks read or the own one written; a network link ignores it. A read
+    /// that is ordered while a read or a write waits is the same as that one's read. Never blocks.
     ///
     /// # Errors
     ///
@@ -75,8 +75,8 @@ impl LinkHandle {
         self.inbox.wake();
     }
 
-    /// Stops the thread and waits until it has ended, at most `patience`: a thread in a hung disk does
-    /// not end. Says whether it did.
+    /// Stops the thread and waits until it has ended, at most `patience`: a thread in a hung disk
+    /// does not end. Says whether it did.
     pub fn join(mut self, patience: Duration) -> bool {
         self.stop();
         match self.ended.recv_timeout(patience) {
@@ -150,8 +150,8 @@ impl Inbox {
     }
 
     fn wake(&self) {
-        // An eventfd of our own: writing to it fails only when the process is out of its mind, and the
-        // next heartbeat rings again.
+        // An eventfd of our own: writing to it fails only when the process is out of its mind, and
+        // the next heartbeat rings again.
         let _ = self.waker.wake();
     }
 }

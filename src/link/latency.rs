@@ -1,9 +1,9 @@
 //! How long a disk takes: a small histogram that forgets slowly.
 //!
 //! Buckets are a quarter of a power of two wide, so a percentile is at most 25 % too high and never
-//! too low. When [`SAMPLES_MAX`] samples are in, all buckets are halved: what happened a few thousand
-//! samples ago no longer counts. One thread writes; readers may see a sample in one bucket and not yet in
-//! the sum, which no percentile notices.
+//! too low. When [`SAMPLES_MAX`] samples are in, all buckets are halved: what happened a few
+//! thousand samples ago no longer counts. One thread writes; readers may see a sample in one bucket
+//! and not yet in the sum, which no percentile notices.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 

@@ -6,9 +6,9 @@
 //! engine <-- Event ---------- bounded channel <------'
 //! ```
 //!
-//! A turn of the thread is: notice what changed about the path, wait, carry out disk orders, send the
-//! newest frame, take in what has come. A path that fails is down with a reason, is tried again with
-//! a growing pause, and never touches another link. A hung disk stops its own thread only.
+//! A turn of the thread is: notice what changed about the path, wait, carry out disk orders, send
+//! the newest frame, take in what has come. A path that fails is down with a reason, is tried again
+//! with a growing pause, and never touches another link. A hung disk stops its own thread only.
 //!
 //! What is bounded, and what happens at the bound:
 //!

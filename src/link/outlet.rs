@@ -1,7 +1,7 @@
 //! The way from a link's thread to the engine.
 //!
-//! A frame that finds the queue full is dropped: the next one says the same and more. All other events
-//! must arrive: they wait for room.
+//! A frame that finds the queue full is dropped: the next one says the same and more. All other
+//! events must arrive: they wait for room.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,8 +73,8 @@ impl Outlet {
         }
     }
 
-    /// Says that everything heard since `begun` has been told, unless a part of it was dropped. Also
-    /// dropped itself if there is no room: the next heartbeat says it again.
+    /// Says that everything heard since `begun` has been told, unless a part of it was dropped.
+    /// Also dropped itself if there is no room: the next heartbeat says it again.
     pub(super) fn drained(&mut self, begun: Instant) {
         if std::mem::take(&mut self.dropped) {
             return;

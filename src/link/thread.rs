@@ -31,8 +31,8 @@ const WAIT_MAX: Span = Span::from_ms(60_000);
 
 /// Starts a link's thread.
 ///
-/// `setup` runs first in the thread: real-time scheduling, a network namespace. The thread goes on until
-/// [`LinkHandle::stop`], or until nobody receives `events` any more.
+/// `setup` runs first in the thread: real-time scheduling, a network namespace. The thread goes on
+/// until [`LinkHandle::stop`], or until nobody receives `events` any more.
 ///
 /// # Errors
 ///

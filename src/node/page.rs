@@ -1,7 +1,7 @@
 //! The shared page: a file on tmpfs in the run directory, mapped by guard, core and runner.
 //!
-//! One writer per word, all words native 64-bit atomics. The guard acts on it without asking anybody;
-//! `status` reads it when every process is stuck.
+//! One writer per word, all words native 64-bit atomics. The guard acts on it without asking
+//! anybody; `status` reads it when every process is stuck.
 //!
 //! | word | writer | content |
 //! |---|---|---|

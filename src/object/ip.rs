@@ -123,10 +123,7 @@ fn build(config: &ObjectConfig, context: BuildContext) -> Box<dyn Object> {
         address: 0,
         ip: claim.address,
     };
-    Box::new(Ip {
-        whose,
-        context,
-    })
+    Box::new(Ip { whose, context })
 }
 
 /// One address.
@@ -194,7 +191,10 @@ impl Object for Ip {
     /// another node could serve it, and leaves it alone if none could.
     fn look(&mut self, _context: &Context<'_>) -> Watched {
         match self.context.notices.pop() {
-            Some(notice) => Watched::Note { class: Class::Warning, text: notice.text },
+            Some(notice) => Watched::Note {
+                class: Class::Warning,
+                text: notice.text,
+            },
             None => Watched::Fine,
         }
     }

@@ -1,5 +1,5 @@
-//! What real-time threads call in their loops must not allocate: malloc can take a lock that a normal
-//! thread holds, or ask the kernel for memory that is not there.
+//! What real-time threads call in their loops must not allocate: malloc can take a lock that a
+//! normal thread holds, or ask the kernel for memory that is not there.
 //!
 //! One test in a process of its own, because the allocator that counts belongs to the process.
 

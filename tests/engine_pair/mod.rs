@@ -1,5 +1,5 @@
-//! Two engines that were brought into one view by hand, with an instant disk and no network but this
-//! file: the first runs all tasks, and its turns are what is measured.
+//! Two engines that were brought into one view by hand, with an instant disk and no network but
+//! this file: the first runs all tasks, and its turns are what is measured.
 
 use standfast::config::Timing;
 use standfast::engine::{Action, Engine, Event, Found, Order, Report, Setup, TaskSetup};
@@ -9,7 +9,7 @@ use standfast::register::{BlockSeen, Order as DiskOrder};
 use standfast::time::{Instant, Span};
 
 /// Both engines, the disk, and the one clock.
-pub struct Pair {
+pub(crate) struct Pair {
     engines: [Engine; 2],
     blocks: Vec<BlockSeen>,
     frames: [Option<Frame>; 2],
@@ -48,7 +48,7 @@ fn setup(id: u8) -> Setup {
 
 impl Pair {
     /// A pair in which the first node runs every task and nothing is left to be done.
-    pub fn settled() -> Pair {
+    pub(crate) fn settled() -> Pair {
         let now = Instant(1_000_000_000);
         let mut pair = Pair {
             engines: [Engine::new(setup(1), now), Engine::new(setup(2), now)],
@@ -123,7 +123,7 @@ impl Pair {
     }
 
     /// The next frame that the second node sends, some time later; the first has had its own.
-    pub fn next_frame(&mut self) -> Frame {
+    pub(crate) fn next_frame(&mut self) -> Frame {
         loop {
             self.round(1);
             if let Some(frame) = self.frames[1].take() {
@@ -135,7 +135,7 @@ impl Pair {
     }
 
     /// One turn of the first node on that frame, with all that it wants done fetched.
-    pub fn take(&mut self, frame: Frame) {
+    pub(crate) fn take(&mut self, frame: Frame) {
         self.engines[0].handle(self.now, Event::Frame { link: 0, frame });
         while let Some(action) = self.engines[0].poll_action() {
             if let Action::Send(frame) = action {

@@ -176,10 +176,8 @@ fn encoded(frame: &Frame, keyring: &Keyring) -> Vec<u8> {
     bytes.to_vec()
 }
 
-#[test]
-fn what_is_not_a_good_frame_is_counted_and_the_good_ones_still_flow() {
-    let (here, there) = cable();
-    let (one, mut two) = pair(&here, &there);
+/// One good frame, number 9, after everything that is none or needs a second look.
+fn noise_and_one_good_frame() -> Vec<Vec<u8>> {
     let good = encoded(&frame(2, 9), &keyring());
     let altered = |at: usize| {
         let mut bytes = good.clone();
@@ -196,22 +194,26 @@ fn what_is_not_a_good_frame_is_counted_and_the_good_ones_still_flow() {
     let impostor = Frame::blank(CLUSTER, node(1), other_life);
     let mut crossed = frame(2, 8);
     crossed.link = 5;
-    inject(
-        &there,
-        &[
-            b"nothing of ours".to_vec(),
-            vec![0xFF; 1400],
-            good[..100].to_vec(),
-            altered(4),
-            altered(300),
-            encoded(&foreign, &Keyring::new(&[7; 32], &other_cluster)),
-            encoded(&frame(2, 7), &Keyring::new(&[8; 32], &CLUSTER)),
-            encoded(&frame(1, 3), &keyring()),
-            encoded(&impostor, &keyring()),
-            encoded(&crossed, &keyring()),
-            good.clone(),
-        ],
-    );
+    vec![
+        b"nothing of ours".to_vec(),
+        vec![0xFF; 1400],
+        good[..100].to_vec(),
+        altered(4),
+        altered(300),
+        encoded(&foreign, &Keyring::new(&[7; 32], &other_cluster)),
+        encoded(&frame(2, 7), &Keyring::new(&[8; 32], &CLUSTER)),
+        encoded(&frame(1, 3), &keyring()),
+        encoded(&impostor, &keyring()),
+        encoded(&crossed, &keyring()),
+        good.clone(),
+    ]
+}
+
+#[test]
+fn what_is_not_a_good_frame_is_counted_and_the_good_ones_still_flow() {
+    let (here, there) = cable();
+    let (one, mut two) = pair(&here, &there);
+    inject(&there, &noise_and_one_good_frame());
     let heard = |one: &Station| {
         one.wait("a frame", |event| match event {
             Event::Frame { link: 0, frame } => {
@@ -220,7 +222,11 @@ fn what_is_not_a_good_frame_is_counted_and_the_good_ones_still_flow() {
             _ => None,
         })
     };
-    assert_eq!(heard(&one), (1, 0, 0), "another life of this node is the engine's business");
+    assert_eq!(
+        heard(&one),
+        (1, 0, 0),
+        "another life of this node is the engine's business"
+    );
     assert_eq!(
         heard(&one),
         (2, 8, 5),

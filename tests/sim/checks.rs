@@ -1,7 +1,7 @@
 //! What must hold after every event, judged from the truth: what runs, what is on the disk.
 //!
-//! S1 one runner of a task; S2 who starts it owns it; S4 nothing goes back; S5 who is out has released
-//! in time; S6 nobody is put out without a reason.
+//! S1 one runner of a task; S2 who starts it owns it; S4 nothing goes back; S5 who is out has
+//! released in time; S6 nobody is put out without a reason.
 
 use std::collections::BTreeMap;
 
@@ -168,8 +168,8 @@ impl World {
         }
     }
 
-    /// S1: at most one node runs the task. A node frozen with its guard does not count: what it still
-    /// has in its kernel is the business of the layers below.
+    /// S1: at most one node runs the task. A node frozen with its guard does not count: what it
+    /// still has in its kernel is the business of the layers below.
     pub(crate) fn check_single(&mut self, task: usize) {
         let runs = |i: &usize| self.nodes[*i].held[task].running;
         let all: Vec<usize> = (0..self.nodes.len()).filter(runs).collect();
@@ -185,8 +185,8 @@ impl World {
         }
     }
 
-    /// S2: who starts a task owns it, or inherits what was released, in the view it knows; that view is
-    /// decided, and no newer one takes the task away for longer than a lease can last.
+    /// S2: who starts a task owns it, or inherits what was released, in the view it knows; that
+    /// view is decided, and no newer one takes the task away for longer than a lease can last.
     pub(crate) fn check_start(&mut self, i: usize, task: usize) {
         self.checks.count("start");
         let node = &self.nodes[i];

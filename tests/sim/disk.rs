@@ -1,8 +1,8 @@
 //! The shared disk, and one node's disk thread: what it has under way and what it has seen.
 //!
 //! A write lands at one moment between its order and its end; a read sees each slot at one of two
-//! moments between its beginning and its end. An operation may be held for seconds by a hang and then
-//! be done after all, or return an error and have landed or not.
+//! moments between its beginning and its end. An operation may be held for seconds by a hang and
+//! then be done after all, or return an error and have landed or not.
 
 use std::rc::Rc;
 

@@ -29,7 +29,7 @@ impl World {
     }
 
     fn strike(&mut self, kind: Kind, i: usize) {
-        let (h, d) = (self.plan.timing.heartbeat.0, self.plan.timing.detect.0);
+        let d = self.plan.timing.detect.0;
         self.checks.count(kind.name());
         match kind {
             Kind::PowerCut => {
@@ -57,6 +57,38 @@ impl World {
                 }
             }
             Kind::RunnerCrash => self.runner_dies(i),
+            Kind::CutOneWay
+            | Kind::CutLink
+            | Kind::CutNode
+            | Kind::LinkDown
+            | Kind::Replay
+            | Kind::DiskHang
+            | Kind::DiskPathLoss => self.strike_medium(kind, i),
+            Kind::TaskDeath => {
+                let task = self.rng.below(self.plan.tasks as u64) as usize;
+                if self.nodes[i].held[task].running {
+                    self.say(i, || format!("t{task} dies"));
+                    self.task_dies(i, task);
+                }
+            }
+            Kind::Unfit => {
+                let bits = self.rng.next();
+                self.set_fit(i, bits);
+                let span = self.rng.skewed(d * 5);
+                self.after(span, i, Ev::Heals { what: Heal::Fit });
+            }
+            Kind::Operator => self.random_command(i),
+            Kind::Leave => {
+                self.say(i, || "is told to leave".into());
+                self.nodes[i].was_told_to_leave = true;
+                self.deliver(i, In::Other(Event::Leave));
+            }
+        }
+    }
+
+    fn strike_medium(&mut self, kind: Kind, i: usize) {
+        let (h, d) = (self.plan.timing.heartbeat.0, self.plan.timing.detect.0);
+        match kind {
             Kind::CutOneWay | Kind::CutLink | Kind::CutNode => self.cut_some(kind, i),
             Kind::LinkDown => {
                 if self.plan.networks > 0 {
@@ -94,25 +126,7 @@ impl World {
                     },
                 );
             }
-            Kind::TaskDeath => {
-                let task = self.rng.below(self.plan.tasks as u64) as usize;
-                if self.nodes[i].held[task].running {
-                    self.say(i, || format!("t{task} dies"));
-                    self.task_dies(i, task);
-                }
-            }
-            Kind::Unfit => {
-                let bits = self.rng.next();
-                self.set_fit(i, bits);
-                let span = self.rng.skewed(d * 5);
-                self.after(span, i, Ev::Heals { what: Heal::Fit });
-            }
-            Kind::Operator => self.random_command(i),
-            Kind::Leave => {
-                self.say(i, || "is told to leave".into());
-                self.nodes[i].was_told_to_leave = true;
-                self.deliver(i, In::Other(Event::Leave));
-            }
+            _ => {}
         }
     }
 

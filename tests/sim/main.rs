@@ -1,8 +1,8 @@
 //! The deterministic simulator: real engines, registers and guard rules on simulated machines.
 //!
 //! A seed gives a cluster and a mix of faults; a phase in which they strike, with the checkers of
-//! `checks.rs` after every event; then everything heals and the cluster must be whole again in time.
-//! A failure prints the command that repeats it, with the last events before it.
+//! `checks.rs` after every event; then everything heals and the cluster must be whole again in
+//! time. A failure prints the command that repeats it, with the last events before it.
 //!
 //! ```text
 //! cargo test --release --test sim                                          everyday
@@ -82,7 +82,8 @@ fn run(seed: u64, logging: bool) -> Tally {
     }
 }
 
-/// Liveness: once everything works again, everybody is in and every task runs once, and it stays so.
+/// Liveness: once everything works again, everybody is in and every task runs once, and it stays
+/// so.
 fn heal(world: &mut World) -> u64 {
     let timing = world.plan.timing;
     let (begun, d) = (world.now, timing.detect.0);

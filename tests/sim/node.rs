@@ -86,7 +86,8 @@ pub(crate) struct Work {
 pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) on: bool,
-    /// Counts power lives, core lives, guard lives, runner lives: what was meant for an earlier one is dropped.
+    /// Counts power lives, core lives, guard lives, runner lives: what was meant for an earlier
+    /// one is dropped.
     pub(crate) power_life: u64,
     pub(crate) core_life: u64,
     pub(crate) guard_life: u64,
@@ -171,8 +172,8 @@ impl Node {
         now < self.core_paused_until
     }
 
-    /// Its guard stood still until a moment ago: what it holds is the business of the layers below (the
-    /// lifetime of addresses, the reservation) until the guard has had its release time.
+    /// Its guard stood still until a moment ago: what it holds is the business of the layers below
+    /// (the lifetime of addresses, the reservation) until the guard has had its release time.
     pub(crate) fn below_the_guard(&self, now: u64, release: u64) -> bool {
         self.guard_paused_until > 0 && now < self.guard_paused_until + release
     }

@@ -182,8 +182,8 @@ impl Plan {
         }
     }
 
-    /// Does nothing in this run justify that a node which is up is put out? Both media are never bad
-    /// together, every node runs, and neither medium is slower than the design asks for.
+    /// Does nothing in this run justify that a node which is up is put out? Both media are never
+    /// bad together, every node runs, and neither medium is slower than the design asks for.
     pub(crate) fn forbids_eviction(&self) -> bool {
         let network = self.kinds.iter().any(|kind| kind.of_network()) || self.networks == 0;
         let disk = self.kinds.iter().any(|kind| kind.of_disk());

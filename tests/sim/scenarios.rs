@@ -320,3 +320,42 @@ fn a_node_that_leaves_hands_over_first() {
     let all = |w: &World| (0..3).all(|task| elsewhere(w, owner, task));
     wait(&mut world, D, "all tasks elsewhere", all);
 }
+
+#[test]
+fn two_members_without_a_disk_ask_a_newcomer_too() {
+    for seed in 0..10 {
+        let mut world = cluster(3, 2, seed);
+        let (new, one, two) = (2, 0, 1);
+        world.power_cut(new);
+        let later = world.now + D * 3;
+        world.run_until(later);
+        world.power_on(new);
+        let id = world.nodes[new].id;
+        let lists = |w: &World| {
+            w.checks
+                .newest()
+                .is_some_and(|view| view.member(id).is_some())
+        };
+        wait(&mut world, D * 20, "a view that lists it", lists);
+        let known = |w: &World| [one, two].iter().all(|i| w.nodes[*i].epoch == epoch(w));
+        wait(&mut world, D, "both to know it", known);
+        world.lose_disk(one);
+        world.lose_disk(two);
+        let grants = |w: &World| {
+            let life = w.nodes[new].incarnation;
+            w.checks.newest().is_some_and(|view| view.grants(id, life))
+        };
+        if !world.run_while(D * 2, |world| !grants(world)) {
+            continue; // they knew too late to say so
+        }
+        let paths = world.all_paths_of(new);
+        world.cut(&paths);
+        let all = |w: &World| (0..2).all(|task| runs(w, new, task));
+        wait(
+            &mut world,
+            D * 4,
+            "all tasks at the only one with a disk",
+            all,
+        );
+    }
+}

@@ -3,10 +3,10 @@
 //! One read fetches the regions of all nodes, from the first one on, because they lie side by side.
 //! A region that has not changed since the read before is not looked at.
 //!
-//! How far a read goes: a heartbeat's goes up to the highest id that is configured or was ever found
-//! in use. A node that is configured elsewhere but not here shows up as a frame in its slot long
-//! before it may write the register; to see it, every [`ALL_EVERY`]th read takes in the whole area,
-//! as does the first one and every one for the register.
+//! How far a read goes: a heartbeat's goes up to the highest id that is configured or was ever
+//! found in use. A node that is configured elsewhere but not here shows up as a frame in its slot
+//! long before it may write the register; to see it, every [`ALL_EVERY`]th read takes in the whole
+//! area, as does the first one and every one for the register.
 
 use std::sync::Arc;
 
@@ -227,8 +227,8 @@ impl Area {
         })
     }
 
-    /// Tells the frames that have changed, each node's from its own slot only. What stands in the own
-    /// slot and is not of this life is told too: another machine may use this node's id.
+    /// Tells the frames that have changed, each node's from its own slot only. What stands in the
+    /// own slot and is not of this life is told too: another machine may use this node's id.
     pub(super) fn tell_frames(&mut self, out: &mut Outlet) {
         for node in std::mem::take(&mut self.frames_untold).iter() {
             let start = node.index() * REGION_LEN;

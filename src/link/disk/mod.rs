@@ -9,13 +9,13 @@
 //!      '-- cannot be opened: pause -----'
 //! ```
 //!
-//! During the pause the disk is still written and read at each heartbeat, so a node that may no longer
-//! write (a reservation keeps it out) still learns from the register what has become of it. What
-//! the engine orders waits until the disk works or another try has failed.
+//! During the pause the disk is still written and read at each heartbeat, so a node that may no
+//! longer write (a reservation keeps it out) still learns from the register what has become of it.
+//! What the engine orders waits until the disk works or another try has failed.
 //!
-//! Runs in the disk's own thread, the only one that waits for it: one transfer at a time, so never two
-//! under way in one slot. A transfer that does not return stops this thread and nothing else; the
-//! handle keeps the newest frame meanwhile.
+//! Runs in the disk's own thread, the only one that waits for it: one transfer at a time, so never
+//! two under way in one slot. A transfer that does not return stops this thread and nothing else;
+//! the handle keeps the newest frame meanwhile.
 
 mod area;
 mod blocks;

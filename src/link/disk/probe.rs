@@ -1,5 +1,5 @@
-//! What `standfast check` wants to know of a disk before it is relied on: does it hold the area, and
-//! how long does a heartbeat through it take?
+//! What `standfast check` wants to know of a disk before it is relied on: does it hold the area,
+//! and how long does a heartbeat through it take?
 //!
 //! Blocks the calling thread for as long as the disk takes.
 
@@ -66,9 +66,9 @@ pub enum ProbeError {
 
 /// Measures a disk with `rounds` reads and as many writes.
 ///
-/// Nothing is written but what the own heartbeat slot holds already, and that only into a good area of
-/// this cluster. Run it while this node's daemon does not run: else a frame of the daemon may be put
-/// back by one, which the others refuse as old.
+/// Nothing is written but what the own heartbeat slot holds already, and that only into a good area
+/// of this cluster. Run it while this node's daemon does not run: else a frame of the daemon may be
+/// put back by one, which the others refuse as old.
 ///
 /// # Errors
 ///

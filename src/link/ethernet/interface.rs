@@ -151,8 +151,8 @@ impl Interface {
             match change {
                 Change::Link(link) if link.name == self.name => self.known = Some(link),
                 Change::Link(link) | Change::LinkGone(link) => {
-                    // Renamed or removed. A namesake would come with a notice of its own, but that one
-                    // may be older than this.
+                    // Renamed or removed. A namesake would come with a notice of its own, but that
+                    // one may be older than this.
                     list_anew |= self
                         .known
                         .as_ref()

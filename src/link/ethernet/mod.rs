@@ -11,13 +11,13 @@
 //!         '-- refused: growing pause <--'
 //! ```
 //!
-//! Frames are taken in whenever there is a socket, whatever the state says: the state has hysteresis,
-//! the traffic has none. The kernel's filter passes frames of this EtherType with the magic and the
-//! first half of the cluster's id, so that a flood or another cluster on the wire costs nothing here;
-//! what passes and is not good is counted by its error.
+//! Frames are taken in whenever there is a socket, whatever the state says: the state has
+//! hysteresis, the traffic has none. The kernel's filter passes frames of this EtherType with the
+//! magic and the first half of the cluster's id, so that a flood or another cluster on the wire
+//! costs nothing here; what passes and is not good is counted by its error.
 //!
-//! Runs in the link's thread. Listing interfaces, at the start and after lost notices, can wait for a
-//! hung driver of any card; nothing else here waits.
+//! Runs in the link's thread. Listing interfaces, at the start and after lost notices, can wait for
+//! a hung driver of any card; nothing else here waits.
 
 mod interface;
 
@@ -44,8 +44,8 @@ const CLUSTER_AT: usize = 8;
 /// Calls that one turn may receive with, 64 frames each: more than a full socket buffer holds.
 const BATCHES_MAX: usize = 64;
 
-/// How long a path that has failed must be good before it is called up again: 100 ms after the first
-/// failure, doubled by each further one.
+/// How long a path that has failed must be good before it is called up again: 100 ms after the
+/// first failure, doubled by each further one.
 const STEADY_FIRST: Span = Span::from_ms(100);
 
 /// The longest such time.
@@ -69,7 +69,8 @@ pub fn group_mac(cluster: &ClusterId) -> [u8; 6] {
     [0x03, a, b, c, d, e]
 }
 
-/// What the kernel is to pass on. Too short ones and those of unknown versions pass and are counted.
+/// What the kernel is to pass on. Too short ones and those of unknown versions pass and are
+/// counted.
 fn filter(ethertype: u16, cluster: &ClusterId) -> FrameFilter {
     let [a, b, c, d, e, f, g, h, ..] = *cluster;
     FrameFilter {

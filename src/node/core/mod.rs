@@ -1,14 +1,15 @@
-//! The core: speaks with the other nodes, decides, never forks and never touches a file once it runs.
+//! The core: speaks with the other nodes, decides, never forks and never touches a file once it
+//! runs.
 //!
 //! ```text
-//! link-0, link-1, ...   one real-time thread each        --events-->  engine  --frames, disk orders-->
-//! port                  core.sock, the runner's end      --reports->  engine  --orders, records------>
+//! link-0, link-1, ...   one real-time thread each     --events--> engine --frames, disk orders-->
+//! port                  core.sock, the runner's end   -reports--> engine --orders, records------>
 //! engine (main thread)  real-time; publishes lease and grants in the page before anything is done
 //! ```
 //!
 //! Started by the guard and killed with it. What it must not lose when it dies alone stands in the
-//! shared page: the lease deadline, what is granted, the last sequence number. Its successor goes on
-//! from there, and from what the register and the runner say.
+//! shared page: the lease deadline, what is granted, the last sequence number. Its successor goes
+//! on from there, and from what the register and the runner say.
 
 mod port;
 mod start;
@@ -32,9 +33,9 @@ use crate::time::{Instant, Span};
 use port::{Port, Request};
 pub use start::StartError;
 
-/// Events that may wait for the engine: a second of frames from 64 nodes on 8 links. Links drop frames
+/// Events that may wait for the engine, some hundred kilobytes of locked memory. Links drop frames
 /// and count them when it is full; everything else waits.
-const EVENTS_MAX: usize = 8192;
+const EVENTS_MAX: usize = 1024;
 
 /// Real-time priority of the engine and the links; the guard's is higher.
 const PRIORITY: u8 = 40;
@@ -159,8 +160,8 @@ impl Core {
         }
     }
 
-    /// Everything the guard acts on is in the page before any action of this turn is done: the grant
-    /// before the start, the end of the lease before anything that follows from it.
+    /// Everything the guard acts on is in the page before any action of this turn is done: the
+    /// grant before the start, the end of the lease before anything that follows from it.
     fn publish(&self) {
         let words = self.page.words();
         // Taken back before the lease ends, given after it has begun: the guard would revoke a

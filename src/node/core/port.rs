@@ -1,8 +1,8 @@
 //! The runner's end of the core: core.sock, one runner at a time.
 //!
-//! A thread of normal priority. Orders to a runner that is gone are thrown away before the engine hears
-//! that it is gone: the next runner begins with a look at everything, not with old orders. Records wait
-//! for the next runner, the newest [`BACKLOG_MAX`] of them.
+//! A thread of normal priority. Orders to a runner that is gone are thrown away before the engine
+//! hears that it is gone: the next runner begins with a look at everything, not with old orders.
+//! Records wait for the next runner, the newest [`BACKLOG_MAX`] of them.
 
 use std::collections::VecDeque;
 use std::io;

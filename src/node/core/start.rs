@@ -107,7 +107,8 @@ pub(super) fn setup(
         config_revision: config.revision(),
         links: config.links().len() as u8,
         seed,
-        // The highest number that may have been sent stands in the page; a new life begins anywhere.
+        // The highest number that may have been sent stands in the page; a new life begins
+        // anywhere.
         first_sequence: if sent == 0 { seed >> 2 } else { sent + 1024 },
         resumed: Some(Resumed {
             lease_deadline: Instant(load(word::LEASE_DEADLINE)),
@@ -117,8 +118,8 @@ pub(super) fn setup(
     })
 }
 
-/// Starts a thread for each link, then locks memory and makes this thread a real-time one. Returns the
-/// links and the position of the disk among them.
+/// Starts a thread for each link, then locks memory and makes this thread a real-time one. Returns
+/// the links and the position of the disk among them.
 pub(super) fn links(
     config: &Config,
     setup: &Setup,

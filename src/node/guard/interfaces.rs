@@ -1,6 +1,7 @@
 //! The interfaces that addresses are to live on, looked up before they are needed and kept up to
 //! date by what the kernel tells, each with a socket for ARP once it carries an address.
 
+use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 
 use mio::unix::SourceFd;
@@ -8,12 +9,16 @@ use mio::{Interest, Registry, Token};
 use standfast_sys::netlink::Link;
 use standfast_sys::packet::ArpSocket;
 
+use super::plan::AddressPlan;
+
 /// Token of the first interface's ARP socket; the others follow.
 pub(super) const FIRST_TOKEN: usize = 1_000;
 
 /// An interface by its configured name.
 struct Interface {
     name: String,
+    /// Addresses that may be held on it: who else claims one is a rival.
+    claimed: Vec<Ipv4Addr>,
     /// As the kernel last described it; `None` while there is no such interface.
     link: Option<Link>,
     arp: Option<ArpSocket>,
@@ -41,13 +46,21 @@ pub(super) struct Interfaces {
 }
 
 impl Interfaces {
-    /// Interfaces of these names, all unknown so far.
-    pub(super) fn new(names: impl IntoIterator<Item = String>, registry: Registry) -> Interfaces {
+    /// The interfaces of these addresses, all unknown so far.
+    pub(super) fn new(plan: &[AddressPlan], registry: Registry) -> Interfaces {
         let mut list: Vec<Interface> = Vec::new();
-        for name in names {
-            if list.iter().all(|interface| interface.name != name) {
+        for AddressPlan {
+            interface: name,
+            address,
+            ..
+        } in plan
+        {
+            if let Some(known) = list.iter_mut().find(|interface| interface.name == *name) {
+                known.claimed.push(*address);
+            } else {
                 list.push(Interface {
-                    name,
+                    name: name.clone(),
+                    claimed: vec![*address],
                     link: None,
                     arp: None,
                 });
@@ -155,7 +168,8 @@ impl Interfaces {
         if interface.arp.is_none() {
             let link = interface.link.as_ref().ok_or("no such interface")?;
             let mac = link.mac.ok_or("the interface has no Ethernet address")?;
-            let socket = ArpSocket::open(link.index, mac).map_err(|error| error.to_string())?;
+            let socket = ArpSocket::open_for(link.index, mac, &interface.claimed)
+                .map_err(|error| error.to_string())?;
             let token = Token(FIRST_TOKEN + position);
             self.registry
                 .register(

@@ -135,11 +135,7 @@ impl Guard {
         let clients = Clients::new(listener, registry()?).map_err(failed("listen"))?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(failed("make a loop"))?;
         control.set_guard_waker(waker);
-        let names = plan
-            .addresses
-            .iter()
-            .map(|address| address.interface.clone());
-        let interfaces = Interfaces::new(names, registry()?);
+        let interfaces = Interfaces::new(&plan.addresses, registry()?);
         let route = Route::open().map_err(failed("open a netlink socket"))?;
         let lifetime = plan.lifetime();
         let mut addresses = Addresses::new(&plan.addresses, interfaces, route, lifetime);

@@ -1,6 +1,7 @@
-//! Could each task be served from this node now? An interface without carrier makes every task with an
-//! address on it unfit, whether the task runs here or not: the owner gives it away to a fit node, and
-//! nobody hands a task to an unfit one. Known from netlink, not by asking again and again.
+//! Could each task be served from this node now? An interface without carrier makes every task with
+//! an address on it unfit, whether the task runs here or not: the owner gives it away to a fit
+//! node, and nobody hands a task to an unfit one. Known from netlink, not by asking again and
+//! again.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -30,7 +31,10 @@ impl Fitness {
     /// The kernel gives no netlink socket.
     pub(super) fn new(config: &Config, node: &NodeConfig) -> Result<Fitness, Failed> {
         let needed = config.tasks().iter().map(|task| {
-            let claims = task.objects.iter().flat_map(|object| &object.claims.addresses);
+            let claims = task
+                .objects
+                .iter()
+                .flat_map(|object| &object.claims.addresses);
             let mut names: Vec<String> = claims
                 .filter_map(|claim| claim.interface_on(&node.name).map(str::to_owned))
                 .collect();
@@ -41,7 +45,13 @@ impl Fitness {
         let needed: Vec<Vec<String>> = needed.collect();
         // Watched before it is looked at, so that no change falls between.
         let (monitor, route) = (Monitor::open()?, Route::open()?);
-        let mut fitness = Fitness { monitor, route, needed, mask: u64::MAX, told: None };
+        let mut fitness = Fitness {
+            monitor,
+            route,
+            needed,
+            mask: u64::MAX,
+            told: None,
+        };
         fitness.look();
         Ok(fitness)
     }
@@ -76,9 +86,12 @@ impl Fitness {
 
     fn look(&mut self) {
         // Without an answer of the kernel the last picture stays: no reason to move a task.
-        let Ok(links) = self.route.links() else { return };
+        let Ok(links) = self.route.links() else {
+            return;
+        };
         let runs = |name: &String| links.iter().any(|link| link.name == *name && link.running);
-        let fit = |(task, needed): (usize, &Vec<String>)| u64::from(needed.iter().all(runs)) << task;
+        let fit =
+            |(task, needed): (usize, &Vec<String>)| u64::from(needed.iter().all(runs)) << task;
         self.mask = self.needed.iter().enumerate().map(fit).sum::<u64>() | self.beyond();
     }
 

@@ -18,7 +18,9 @@ const IFLA_MASTER: u16 = 10;
 
 /// The carrier alone is not enough: for a moment after it has come the kernel still throws away
 /// what is sent, without an error, until it has attached the queue and set `IFF_RUNNING`.
-const RUNNING: LinkFlags = LinkFlags::Up.union(LinkFlags::LowerUp).union(LinkFlags::Running);
+const RUNNING: LinkFlags = LinkFlags::Up
+    .union(LinkFlags::LowerUp)
+    .union(LinkFlags::Running);
 
 /// A network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -67,13 +67,28 @@ pub struct ArpSocket {
 
 impl ArpSocket {
     /// Opens the socket on an interface with the hardware address `own_mac`. Open it anew when the
-    /// interface changes its address (bonding).
+    /// interface changes its address (bonding). It hears all ARP of others.
     ///
     /// # Errors
     ///
     /// As for [`PacketSocket::open`](super::PacketSocket::open).
     pub fn open(interface_index: u32, own_mac: [u8; 6]) -> Result<ArpSocket, Error> {
-        let socket = RawSocket::open(interface_index, &filter::arp_of_others(own_mac))?;
+        ArpSocket::open_for(interface_index, own_mac, &[])
+    }
+
+    /// The same, but it hears only others that claim to have one of these addresses; the questions
+    /// of a busy network do not wake it. No addresses, or more than 200, are as all.
+    ///
+    /// # Errors
+    ///
+    /// As for [`PacketSocket::open`](super::PacketSocket::open).
+    pub fn open_for(
+        interface_index: u32,
+        own_mac: [u8; 6],
+        senders: &[Ipv4Addr],
+    ) -> Result<ArpSocket, Error> {
+        let filter = filter::arp_of_others(own_mac, senders);
+        let socket = RawSocket::open(interface_index, &filter)?;
         socket.bind(ETHERTYPE_ARP)?;
         Ok(ArpSocket { socket, own_mac })
     }

@@ -4,6 +4,8 @@
 //! Pure: values in, instructions out (linux/filter.h, Documentation/networking/filter.rst). A load
 //! beyond the end of a frame makes the kernel drop it, so a short frame never passes by accident.
 
+use std::net::Ipv4Addr;
+
 use libc::sock_filter;
 
 use super::HEADER_BYTES;
@@ -60,8 +62,12 @@ impl FrameFilter {
     }
 }
 
-/// The program that keeps well-formed Ethernet/IPv4 ARP (RFC 826) of others.
-pub(crate) fn arp_of_others(own_mac: [u8; 6]) -> Vec<sock_filter> {
+/// Most sender addresses a program looks for: its jumps are 8 bits wide.
+const SENDERS_MAX: usize = 200;
+
+/// The program that keeps well-formed Ethernet/IPv4 ARP (RFC 826) of others. With `senders`, only
+/// what claims to come from one of these addresses; with more than [`SENDERS_MAX`], as with none.
+pub(crate) fn arp_of_others(own_mac: [u8; 6], senders: &[Ipv4Addr]) -> Vec<sock_filter> {
     let [a, b, c, d, e, f] = own_mac;
     let mut program = Program::default();
     program.require_half(ETHERTYPE_OFFSET, libc::ETH_P_ARP as u16);
@@ -74,6 +80,14 @@ pub(crate) fn arp_of_others(own_mac: [u8; 6]) -> Vec<sock_filter> {
     program.jump(u32::from(u16::from_be_bytes([e, f])), 0, 2);
     program.push(LOAD_WORD, HEADER_BYTES as u32 + 8);
     program.refuse_equal(u32::from_be_bytes([a, b, c, d]));
+    if !senders.is_empty() && senders.len() <= SENDERS_MAX {
+        program.push(LOAD_WORD, HEADER_BYTES as u32 + 14);
+        for (at, sender) in senders.iter().enumerate() {
+            let left = (senders.len() - 1 - at) as u8;
+            let otherwise = if left == 0 { TO_DROP } else { 0 };
+            program.jump(sender.to_bits(), left, otherwise);
+        }
+    }
     program.finish()
 }
 
@@ -243,7 +257,7 @@ mod tests {
 
     #[test]
     fn arp_of_others_passes_and_own_does_not() {
-        let program = arp_of_others([2, 0, 0, 0, 0, 9]);
+        let program = arp_of_others([2, 0, 0, 0, 0, 9], &[]);
         let arp = |mac| super::super::arp::frame(1, mac, [0; 4].into(), [0; 6], [0; 4].into());
         assert!(!passes(&program, &arp([2, 0, 0, 0, 0, 9])));
         for mac in [[2, 0, 0, 0, 0, 8], [2, 0, 0, 1, 0, 9], [3, 0, 0, 0, 0, 9]] {
@@ -254,5 +268,26 @@ mod tests {
                 assert!(!passes(&program, &other), "byte {at}");
             }
         }
+    }
+
+    #[test]
+    fn only_arp_of_the_wanted_senders_passes() {
+        let arp = |from: [u8; 4]| {
+            let (own, ip) = ([2, 0, 0, 0, 0, 1], Ipv4Addr::from(from));
+            super::super::arp::frame(1, own, ip, [0; 6], Ipv4Addr::new(10, 0, 0, 9))
+        };
+        let other_mac = [2, 0, 0, 0, 0, 9];
+        let wanted = [[10, 0, 0, 5], [10, 0, 0, 6], [10, 0, 0, 7]].map(Ipv4Addr::from);
+        let program = arp_of_others(other_mac, &wanted);
+        for last in 0..=10 {
+            let passed = passes(&program, &arp([10, 0, 0, last]));
+            assert_eq!(passed, (5..=7).contains(&last), "10.0.0.{last}");
+        }
+        let all = arp_of_others(other_mac, &[]);
+        assert!(passes(&all, &arp([10, 0, 0, 1])));
+        assert!(!passes(
+            &arp_of_others([2, 0, 0, 0, 0, 1], &wanted),
+            &arp([10, 0, 0, 5])
+        ));
     }
 }
