@@ -115,7 +115,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Trouble> {
         let wish = options.wish(detect);
         match options.what {
             What::Peers => rows.extend(peers(options, wish)?),
-            What::Murder => rows.push(many("murder", options, wish, murder)?),
+            What::Murder => rows.push(many("murder", options, wish, Lab::murder_owner)?),
             What::Switchover => rows.push(many("switchover", options, wish, switch_over)?),
             What::ProgramKill => rows.push(many("program-kill", options, wish, Lab::kill_program)?),
             What::Starve => rows.push(quiet("starve", options, wish, options.loops)?),
@@ -200,18 +200,19 @@ fn many(
             verdict.late_ms_max
         );
         verdicts.push(verdict);
+        if run == options.runs {
+            break;
+        }
+        if lab.nodes.iter().any(|node| node.machine().is_err()) {
+            // A node that dies again and again is let in later and later: each death has its own
+            // cluster.
+            drop(lab);
+            lab = Lab::start(wish)?;
+        }
         lab.settle()?;
         std::thread::sleep(REST);
     }
     Ok(Row::of(title(what, &wish), &verdicts))
-}
-
-fn murder(lab: &mut Lab) -> Result<Verdict, Trouble> {
-    let verdict = lab.murder_owner()?;
-    for node in lab.nodes.iter_mut().filter(|node| node.machine().is_err()) {
-        node.boot()?;
-    }
-    Ok(verdict)
 }
 
 fn switch_over(lab: &mut Lab) -> Result<Verdict, Trouble> {
@@ -227,7 +228,7 @@ fn peers(options: &Options, wish: Wish) -> Result<Vec<Row>, Trouble> {
     let ours = wish.with(Service::Address);
     let mut rows = Vec::new();
     for wish in [ours, keepalived(wish, 1000), keepalived(wish, 10)] {
-        rows.push(many("murder", options, wish, murder)?);
+        rows.push(many("murder", options, wish, Lab::murder_owner)?);
         rows.push(many("switchover", options, wish, switch_over)?);
     }
     Ok(rows)
