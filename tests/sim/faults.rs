@@ -90,14 +90,13 @@ impl World {
         let (h, d) = (self.plan.timing.heartbeat.0, self.plan.timing.detect.0);
         match kind {
             Kind::CutOneWay | Kind::CutLink | Kind::CutNode => self.cut_some(kind, i),
+            Kind::LinkDown if self.plan.networks == 0 => {}
             Kind::LinkDown => {
-                if self.plan.networks > 0 {
-                    let link = self.rng.below(self.plan.networks as u64) as usize;
-                    self.set_link(i, link, false);
-                    let span = self.rng.skewed(d * 5);
-                    let what = Heal::Link(link);
-                    self.after(span, i, Ev::Heals { what });
-                }
+                let link = self.rng.below(self.plan.networks as u64) as usize;
+                self.set_link(i, link, false);
+                let span = self.rng.skewed(d * 5);
+                let what = Heal::Link(link);
+                self.after(span, i, Ev::Heals { what });
             }
             Kind::Replay => {
                 for _ in 0..self.rng.below(20) {

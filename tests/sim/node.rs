@@ -18,6 +18,7 @@ pub(crate) const SOCKET_MAX: usize = 400;
 
 /// Something on its way into the core; times are taken when its threads run.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum In {
     Tick,
     Frame {
