@@ -141,25 +141,7 @@ pub(super) fn position(problem: &Problem, text: &str) -> Option<(usize, usize)> 
 pub(super) fn configured_names(places: &Places) -> Option<Names> {
     let text = read_text(&places.config).ok()?;
     let config = Config::parse(&text, &kinds()).ok()?;
-    Some(Names {
-        cluster: config.cluster().name.clone(),
-        node: own_node(places, &config).ok()?.name.clone(),
-        nodes: config
-            .nodes()
-            .iter()
-            .map(|node| (node.id, node.name.clone()))
-            .collect(),
-        links: config
-            .links()
-            .iter()
-            .map(|link| link.name.clone())
-            .collect(),
-        tasks: config
-            .tasks()
-            .iter()
-            .map(|task| task.name.clone())
-            .collect(),
-    })
+    Some(Names::of(&config, own_node(places, &config).ok()?))
 }
 
 /// A word on an error of the kernel or a library, for a remedy that depends on it.

@@ -146,7 +146,7 @@ impl Engine {
         if view.up && !up {
             view.downs += 1;
         }
-        let changed = view.up != up;
+        let changed = view.up != up || (!up && view.reason != reason);
         view.up = up;
         view.reason.clone_from(&reason);
         if changed {

@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::paths;
+use crate::config::{Config, NodeConfig};
 use crate::engine::{Command, Record, Snapshot};
 use crate::model::{NodeId, TaskIndex};
 
@@ -149,6 +150,29 @@ pub struct Names {
     pub links: Vec<String>,
     /// Tasks by position.
     pub tasks: Vec<String>,
+}
+
+impl Names {
+    /// What the configuration calls everything, seen from this node.
+    #[must_use]
+    pub fn of(config: &Config, node: &NodeConfig) -> Names {
+        let nodes = config.nodes().iter();
+        Names {
+            cluster: config.cluster().name.clone(),
+            node: node.name.clone(),
+            nodes: nodes.map(|node| (node.id, node.name.clone())).collect(),
+            links: config
+                .links()
+                .iter()
+                .map(|link| link.name.clone())
+                .collect(),
+            tasks: config
+                .tasks()
+                .iter()
+                .map(|task| task.name.clone())
+                .collect(),
+        }
+    }
 }
 
 /// One line of the history.

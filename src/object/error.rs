@@ -1,6 +1,5 @@
 //! What can go wrong with an object, each with its data; the kernel's answer is the source.
 
-use std::error::Error;
 use std::io;
 
 use standfast_sys::Failed;
@@ -64,19 +63,4 @@ impl ObjectError {
         let what = what.into();
         move |source| ObjectError::File { what, source }
     }
-}
-
-/// An error and its causes as one sentence.
-#[must_use]
-pub fn sentence(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }

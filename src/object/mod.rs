@@ -28,7 +28,8 @@ pub use context::{
     AddressKeeper, AddressOf, BuildContext, Cancel, Context, Notice, Notices, Permit, Urgency,
     Woke, wait_for,
 };
-pub use error::{ObjectError, sentence};
+pub use error::ObjectError;
+pub use standfast_sys::sentence;
 
 use crate::config::ObjectConfig;
 use crate::config::kind::Kind;

@@ -24,4 +24,4 @@ pub mod spawn;
 mod testing;
 pub mod watchdog;
 
-pub use error::Failed;
+pub use error::{Failed, sentence};

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use mio::Registry;
 use standfast_sys::disk::DirectDisk;
+use standfast_sys::sentence;
 
 pub use blocks::AreaDisk;
 pub use probe::{DiskProbe, Measured, ProbeError, probe_disk};
@@ -33,7 +34,7 @@ pub use probe::{DiskProbe, Measured, ProbeError, probe_disk};
 use super::backoff::Backoff;
 use super::counters::{Count, Counters};
 use super::outlet::Outlet;
-use super::{Link, Load, Parameters, Readiness, Received, Scope, State, explain, now};
+use super::{Link, Load, Parameters, Readiness, Received, Scope, State, now};
 use crate::engine::Event;
 use crate::frame::{Frame, Keyring};
 use crate::model::{ClusterId, NodeId};
@@ -112,7 +113,7 @@ impl DiskLink {
             keyring,
             ..
         } = &self.parameters;
-        let disk = DirectDisk::open(&self.device, true).map_err(|error| explain(&error))?;
+        let disk = DirectDisk::open(&self.device, true).map_err(|error| sentence(&error))?;
         let disk = AreaDisk::new(disk);
         let header = good_header(&disk, &self.device, keyring, cluster)?;
         let places = header.geometry.nodes_max();
@@ -171,7 +172,7 @@ impl DiskLink {
             }
             Err(error) => {
                 self.counters.add(Count::SendFailed);
-                self.fail(explain(&error));
+                self.fail(sentence(&error));
             }
         }
     }
@@ -193,7 +194,7 @@ impl DiskLink {
         }
         self.counters.add(Count::SendFailed);
         if let Some(Err(TransferError::Disk(error))) = result {
-            self.fail(explain(&error));
+            self.fail(sentence(&error));
         }
         out.tell(Event::DiskWriteFailed { at });
     }
@@ -230,7 +231,7 @@ impl Link for DiskLink {
                 Received::All
             }
             Err(error) => {
-                self.fail(explain(&error));
+                self.fail(sentence(&error));
                 self.read_failed(begun, out)
             }
         }
@@ -259,6 +260,6 @@ fn good_header(
     match read_header(disk, keyring, cluster) {
         Ok((header, _)) => Ok(header),
         Err(AreaError::Header(error)) => Err(format!("{device}: {error}; {}", error.help())),
-        Err(other) => Err(format!("{device}: {}", explain(&other))),
+        Err(other) => Err(format!("{device}: {}", sentence(&other))),
     }
 }

@@ -8,10 +8,11 @@ use std::os::fd::AsRawFd;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use standfast_sys::netlink::{Change, Link, Monitor, Route};
+use standfast_sys::sentence;
 
 use crate::frame::FRAME_LEN;
+use crate::link::CHANGES;
 use crate::link::backoff::Backoff;
-use crate::link::{CHANGES, explain};
 use crate::time::{Instant, Span};
 
 /// Pause after netlink has failed for the first time, and the longest one.
@@ -146,7 +147,7 @@ impl Interface {
         while let Some(change) = watch
             .monitor
             .next_change()
-            .map_err(|error| explain(&error))?
+            .map_err(|error| sentence(&error))?
         {
             match change {
                 Change::Link(link) if link.name == self.name => self.known = Some(link),
@@ -164,7 +165,7 @@ impl Interface {
         }
         if list_anew {
             let found = watch.route.link_by_name(&self.name);
-            self.known = found.map_err(|error| explain(&error))?;
+            self.known = found.map_err(|error| sentence(&error))?;
         }
         Ok(())
     }
@@ -172,8 +173,8 @@ impl Interface {
 
 impl Watch {
     fn open(registry: &Registry) -> Result<Watch, String> {
-        let monitor = Monitor::open().map_err(|error| explain(&error))?;
-        let route = Route::open().map_err(|error| explain(&error))?;
+        let monitor = Monitor::open().map_err(|error| sentence(&error))?;
+        let route = Route::open().map_err(|error| sentence(&error))?;
         registry
             .register(
                 &mut SourceFd(&monitor.as_raw_fd()),

@@ -27,11 +27,12 @@ use std::sync::Arc;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 use standfast_sys::packet::{Error as PacketError, FrameFilter, PacketSocket, RecvBatch};
+use standfast_sys::sentence;
 
 use super::backoff::Backoff;
 use super::counters::{Count, Counters};
 use super::outlet::Outlet;
-use super::{Link, Load, Parameters, Readiness, Received, Scope, State, TRAFFIC, explain};
+use super::{Link, Load, Parameters, Readiness, Received, Scope, State, TRAFFIC};
 use crate::frame::layout::{FRAME_LEN, MAGIC};
 use crate::frame::{Frame, Keyring};
 use crate::model::{ClusterId, Incarnation, NodeId};
@@ -178,7 +179,7 @@ impl EthernetLink {
 
     fn open(&self, index: u32, registry: &Registry) -> Result<PacketSocket, String> {
         let socket = PacketSocket::open(index, self.group_mac, &self.filter)
-            .map_err(|error| explain(&error))?;
+            .map_err(|error| sentence(&error))?;
         registry
             .register(
                 &mut SourceFd(&socket.as_raw_fd()),
@@ -285,7 +286,7 @@ impl EthernetLink {
             PacketError::LinkGone { .. } => self.counters.add(Count::SendFailed),
             other => {
                 self.counters.add(Count::SendFailed);
-                self.refuse(explain(other), super::now());
+                self.refuse(sentence(other), super::now());
             }
         }
     }
@@ -322,7 +323,7 @@ impl Link for EthernetLink {
                 Err(PacketError::LinkGone { .. }) => self.counters.add(Count::RecvFailed),
                 Err(error) => {
                     self.counters.add(Count::RecvFailed);
-                    self.refuse(explain(&error), super::now());
+                    self.refuse(sentence(&error), super::now());
                     return Received::Unknown;
                 }
             }

@@ -184,7 +184,6 @@ pub(super) fn tell_scheduling(port: &Port) {
         refused.push(format!("the OOM killer may choose this process: {error}"));
     }
     for outcome in refused {
-        tracing::warn!("{outcome}");
         port.send(ToRunner::Record(Record {
             at: now(),
             epoch: 0,

@@ -53,7 +53,7 @@ use super::options::{NoName, Options};
 use super::page::{PAGE_WORDS, word};
 use super::paths;
 use crate::config::{Config, NodeConfig, ObjectConfig, TaskConfig};
-use crate::engine::{Failure, Found, Order, Refusal, Report, Snapshot};
+use crate::engine::{Class, Failure, Found, Order, Record, Refusal, Report, Snapshot};
 use crate::model::TaskIndex;
 use crate::object::{BuildContext, Notices, ObjectError, Permit, wait_for};
 
@@ -198,7 +198,7 @@ impl Runner {
             bell: Arc::clone(&bell),
             history: history.clone(),
             lease: Arc::clone(&lease),
-            names: names(config, node),
+            names: Names::of(config, node),
             node: node.id,
             shared: Arc::clone(&shared),
         };
@@ -318,7 +318,10 @@ impl Runner {
     fn hear(&mut self, message: ToRunner) {
         match message {
             ToRunner::Order(order) => self.obey(order),
-            ToRunner::Record(record) => self.history.keep(record, None),
+            ToRunner::Record(record) => {
+                tell(&record);
+                self.history.keep(record, None);
+            }
             ToRunner::Reply { request, outcome } => {
                 if let Some(Pending::Command(asker)) = self.pending.remove(&request) {
                     let _ = asker.send(outcome);
@@ -509,25 +512,18 @@ impl TaskPlace<'_> {
     }
 }
 
-fn names(config: &Config, node: &NodeConfig) -> Names {
-    Names {
-        cluster: config.cluster().name.clone(),
-        node: node.name.clone(),
-        nodes: config
-            .nodes()
-            .iter()
-            .map(|node| (node.id, node.name.clone()))
-            .collect(),
-        links: config
-            .links()
-            .iter()
-            .map(|link| link.name.clone())
-            .collect(),
-        tasks: config
-            .tasks()
-            .iter()
-            .map(|task| task.name.clone())
-            .collect(),
+/// A record as a line of the log, which the core itself must not write.
+fn tell(record: &Record) {
+    let Record {
+        epoch,
+        trigger,
+        outcome,
+        ..
+    } = record;
+    match record.class {
+        Class::Critical => tracing::error!(epoch, trigger, "{outcome}"),
+        Class::Major | Class::Warning => tracing::warn!(epoch, trigger, "{outcome}"),
+        Class::Notice | Class::Info => tracing::info!(epoch, trigger, "{outcome}"),
     }
 }
 
