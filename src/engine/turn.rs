@@ -243,9 +243,9 @@ impl Engine {
             || self.now.since(since) > self.timing().detect
         {
             self.distrust = None;
-            // Others echo what this node sent before it stood still; give them a round to catch up.
-            let grace = self.now - self.timing().suspect + self.timing().heartbeat.times(2);
-            self.trusted_at = self.trusted_at.max(grace);
+            // Others echo what this node sent before it stood still, and whatever held it up may
+            // have held them up too: their silence counts from here.
+            self.trusted_at = self.now;
         }
     }
 

@@ -25,7 +25,7 @@ use crate::storage::area::{
 use crate::time::Instant;
 
 /// One read in so many goes through the whole area.
-const ALL_EVERY: u32 = 8;
+const ALL_EVERY: u32 = 64;
 
 /// Why a transfer was not made or not done.
 #[derive(Debug, thiserror::Error)]

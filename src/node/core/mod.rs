@@ -41,7 +41,7 @@ const EVENTS_MAX: usize = 1024;
 const PRIORITY: u8 = 40;
 
 /// Longest sleep of the engine: the page is looked at no later than this.
-const SLEEP_MAX: Span = Span::from_ms(20);
+const SLEEP_MAX: Span = Span::from_ms(50);
 
 /// The core's life. Returns only when it cannot start; otherwise the guard ends it.
 #[must_use]
