@@ -117,6 +117,12 @@ impl NodeSet {
         NodeSet(self.0 & !(1 << node.index()))
     }
 
+    /// Those of this set that are not in the other.
+    #[must_use]
+    pub const fn minus(self, other: NodeSet) -> NodeSet {
+        NodeSet(self.0 & !other.0)
+    }
+
     /// Is nobody in it?
     #[must_use]
     pub const fn is_empty(self) -> bool {

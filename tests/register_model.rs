@@ -1,7 +1,8 @@
 //! Registers of 2 to 4 nodes on one simulated disk, one seed per run, no threads.
 //!
 //! A run has a phase of faults (crashes with the write landing or not, errors of unknown outcome,
-//! torn copies, unreadable blocks, hung I/O, duels) and a phase without, in which everybody must
+//! torn copies, unreadable blocks, hung I/O, duels, a disk that is gone for some or for all, lost
+//! and late messages, files that fail) and a phase without, in which everybody must
 //! win once. The checks stand in `chain.rs`, the disk in `disk.rs`; both know nothing of the
 //! implementation but what stands on the disk and what it reports.
 //!
@@ -16,6 +17,8 @@ mod chain;
 mod counts;
 #[path = "register_model/disk.rs"]
 mod disk;
+#[path = "register_model/network.rs"]
+mod network;
 #[path = "register_model/world.rs"]
 mod world;
 

@@ -44,7 +44,7 @@ use crate::config::Timing;
 use crate::model::{
     ClusterId, ConfigHash, Incarnation, LINKS_MAX, NodeId, NodeSet, TASKS_MAX, TaskIndex,
 };
-use crate::register::Register;
+use crate::register::{Memory, Register};
 use crate::time::{Instant, Span};
 use changes::Proposal;
 use command::Waiting;
@@ -82,6 +82,10 @@ pub struct Setup {
     pub resumed: Option<Resumed>,
     /// The node is watched by a hardware watchdog.
     pub watchdog: bool,
+    /// What the node's own file says it has promised over the network.
+    pub memory: Memory,
+    /// Links that are networks, bit by position.
+    pub networks: u64,
 }
 
 /// What an earlier core of this life left to its successor.
@@ -193,7 +197,7 @@ impl Engine {
         let mut local = [Local::Stopped; TASKS_MAX];
         local[..setup.tasks.len()].fill(Local::Unknown);
         let mut engine = Engine {
-            register: Register::new(setup.me, nodes, setup.seed, backoff),
+            register: Register::new(setup.me, nodes, setup.seed, backoff, setup.memory.clone()),
             names: (1..=64u8).map(|id| name_of(&setup, id)).collect(),
             now,
             started_at: now,

@@ -220,5 +220,8 @@ fn trouble_words(trouble: Trouble) -> String {
         Trouble::WentBack => {
             "the register went back in time: a restored backup or another disk?".into()
         }
+        Trouble::MemoryLost => "this node's record of its votes cannot be read; see the daemon's \
+                                log for the file"
+            .into(),
     }
 }

@@ -1,9 +1,9 @@
 //! What goes into the register and what comes out: plain data, no behaviour.
 
-use crate::model::NodeSet;
+use crate::model::{NodeId, NodeSet};
 use crate::time::Instant;
 
-use super::{Block, Value};
+use super::{Block, Message, Value};
 
 /// One node's block as one read of the disk shows it. Between the beginning and the end of the
 /// read the block had this content; a write that was finished before the read began is in it.
@@ -53,11 +53,44 @@ pub enum Event<'a> {
         /// After it had returned.
         at: Instant,
     },
+    /// Another node's register speaks. What its node cannot have said is dropped.
+    Heard {
+        /// Who.
+        from: NodeId,
+        /// What.
+        message: &'a Message,
+    },
+    /// The ordered record is in the node's own file, durably.
+    Kept,
+    /// The ordered record may be in the node's own file or not.
+    KeepFailed,
+    /// Which of the two quorums can be had from now on; at first it is the disk's.
+    Media {
+        /// The disk answers.
+        disk: bool,
+        /// Every other node is heard over a network, and votes.
+        network: bool,
+    },
     /// Time has passed; due at [`poll_timeout`](super::Register::poll_timeout).
     Tick,
 }
 
-/// What to do. At most one of each is under way.
+/// What the node's own file said at the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Memory {
+    /// There is no file yet: this node has never promised anything over the network.
+    #[default]
+    Nothing,
+    /// Its last record.
+    Kept(Block),
+    /// There is none and none can be written: this node has no voice over the network.
+    Unable,
+    /// There is one that cannot be read: nobody knows what this node has promised, so it may have
+    /// no part in the register until a person has looked at it.
+    Lost,
+}
+
+/// What to do on the disk. At most one of each is under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Begin a read of all blocks now. Any read begun after the order was polled answers it, so the
@@ -133,7 +166,10 @@ pub enum Trouble {
     /// The own block is not what was written: a lost write, a late write of an earlier life, or a
     /// second node with this id. This register writes nothing any more; needs a human.
     Foreign,
-    /// The disk shows an older or another value than the one known as decided: a restored backup,
-    /// a wrong disk. This register writes nothing any more; needs a human.
+    /// The disk, or another node, shows an older or another value than the one known as decided: a
+    /// restored backup, a wrong disk. This register writes nothing any more; needs a human.
     WentBack,
+    /// The node's own file is there but cannot be read. This register takes part in nothing until
+    /// the daemon is started with a file that can; needs a human.
+    MemoryLost,
 }

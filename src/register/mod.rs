@@ -46,7 +46,9 @@
 //! [Disk Paxos]: https://www.microsoft.com/en-us/research/publication/disk-paxos/
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod acceptor;
 mod api;
+mod message;
 mod own;
 mod paxos;
 mod scan;
@@ -55,6 +57,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use api::{BlockSeen, Event, News, Order, Refused, Trouble};
+pub use api::{BlockSeen, Event, Memory, News, Order, Refused, Trouble};
+pub use message::{MESSAGE_LEN_MAX, Message, MessageError};
 pub use paxos::Register;
 pub use value::{Ballot, Block, VALUE_MAX, Value};

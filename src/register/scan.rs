@@ -1,4 +1,4 @@
-//! What one read of all blocks says, whoever's they are.
+//! What one read of all blocks says, whoever's they are, together with the node's own voice.
 
 use crate::model::{NodeId, NodeSet};
 
@@ -11,16 +11,20 @@ pub(super) struct Scan<'a> {
     pub(super) mbal: Ballot,
     /// The block with the highest accepted ballot; none where nothing was ever accepted.
     pub(super) top: Option<&'a Block>,
+    /// Highest ballot that a value was accepted in *on the disk*.
+    pub(super) disk_bal: Ballot,
     /// Blocks that nothing can be said about. Unless this is empty the rest is a lower bound only.
     pub(super) damaged: NodeSet,
 }
 
 impl<'a> Scan<'a> {
-    /// Looks at every block there is; those of `nodes` must be there.
-    pub(super) fn of(blocks: &'a [BlockSeen], nodes: NodeSet) -> Scan<'a> {
+    /// Looks at every block there is, those of `nodes` must be there, and then at what this node
+    /// itself has promised and accepted.
+    pub(super) fn of(blocks: &'a [BlockSeen], nodes: NodeSet, own: &'a Block) -> Scan<'a> {
         let mut scan = Scan {
             mbal: Ballot::NONE,
             top: None,
+            disk_bal: Ballot::NONE,
             damaged: NodeSet::EMPTY,
         };
         for (index, node) in NodeId::all().enumerate() {
@@ -32,6 +36,8 @@ impl<'a> Scan<'a> {
                 None => {}
             }
         }
+        scan.disk_bal = scan.bal();
+        scan.add(own);
         scan
     }
 
@@ -42,6 +48,11 @@ impl<'a> Scan<'a> {
         }
     }
 
+    /// Is the value of the highest ballot on the disk, and not only in this node?
+    pub(super) fn is_on_disk(&self) -> bool {
+        self.disk_bal == self.bal()
+    }
+
     /// Highest accepted ballot.
     pub(super) fn bal(&self) -> Ballot {
         self.top.map_or(Ballot::NONE, |block| block.bal)
@@ -50,10 +61,5 @@ impl<'a> Scan<'a> {
     /// The value of the highest accepted ballot.
     pub(super) fn value(&self) -> Option<&'a Value> {
         self.top.map(|block| &block.value)
-    }
-
-    /// Epoch and nonce of that value.
-    pub(super) fn id(&self) -> (u64, u64) {
-        self.value().map_or((0, 0), Value::id)
     }
 }

@@ -42,7 +42,7 @@ fn block(writes: u64, mbal: Ballot, bal: Ballot, value: Value) -> BlockSeen {
 impl Table {
     fn new() -> Table {
         let nodes = (1..=3).map(node).collect::<NodeSet>();
-        let register = Register::new(node(1), nodes, 7, BACKOFF);
+        let register = Register::new(node(1), nodes, 7, BACKOFF, Memory::Nothing);
         Table {
             register,
             blocks: vec![BlockSeen::Blank; 3],

@@ -40,9 +40,19 @@ impl Ballot {
         Ballot((((self.0 >> 8) + 1) << 8) | node.number() as u64)
     }
 
+    /// Can this node have begun it?
+    pub(super) const fn is_of(self, node: crate::model::NodeId) -> bool {
+        self.0 & 0xff == node.number() as u64 && self.is_possible()
+    }
+
+    /// Can any node have begun it?
+    pub(super) const fn is_possible(self) -> bool {
+        self.0 >> 8 > 0 && self.0 >> 8 < Ballot::COUNTER_MAX
+    }
+
     /// None at all, or one that this node can have begun.
     const fn may_be_of(self, node: crate::model::NodeId) -> bool {
-        self.0 == 0 || (self.0 & 0xff == node.number() as u64 && self.0 >> 8 < Ballot::COUNTER_MAX)
+        self.0 == 0 || self.is_of(node)
     }
 }
 

@@ -16,6 +16,9 @@ pub(crate) struct Counts {
     pub(crate) write_errors: u64,
     pub(crate) torn: u64,
     pub(crate) damaged: u64,
+    pub(crate) away: u64,
+    pub(crate) mail: u64,
+    pub(crate) by_all: u64,
 }
 
 impl AddAssign for Counts {
@@ -31,6 +34,9 @@ impl AddAssign for Counts {
         self.write_errors += other.write_errors;
         self.torn += other.torn;
         self.damaged += other.damaged;
+        self.away += other.away;
+        self.mail += other.mail;
+        self.by_all += other.by_all;
     }
 }
 
@@ -49,6 +55,9 @@ impl Counts {
             self.write_errors,
             self.torn,
             self.damaged,
+            self.away,
+            self.mail,
+            self.by_all,
         ];
         assert!(all.iter().all(|count| *count > 0), "{self:?}");
     }

@@ -1,36 +1,43 @@
 //! One run: nodes, the disk between them, what goes wrong, and when.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use standfast::model::{NodeId, NodeSet};
-use standfast::register::{Block, BlockSeen, Event, News, Order, Register, Value};
+use standfast::register::{
+    Ballot, Block, BlockSeen, Event, Memory, Message, News, Order, Register, Value,
+};
 use standfast::time::{Instant, Span};
 
 use crate::chain::{Chain, Id};
 use crate::counts::Counts;
 use crate::disk::Disk;
+use crate::network::Record;
 
-/// An undisturbed I/O takes up to this.
-const IO: u64 = 200;
+/// An undisturbed I/O, or message, takes up to this.
+pub(crate) const IO: u64 = 200;
 const BACKOFF: u64 = 400;
-const HEARTBEAT: u64 = 1_000;
-const FAULTS_END: u64 = 30_000;
+pub(crate) const HEARTBEAT: u64 = 1_000;
+pub(crate) const FAULTS_END: u64 = 30_000;
 const END: u64 = 400_000;
 const STEPS_MAX: u64 = 200_000;
 
 /// How often things go wrong in this run, in per mille.
-struct Faults {
+pub(crate) struct Faults {
     crash: u64,
     write_error: u64,
     read_error: u64,
     damage: u64,
     slow: u64,
     propose: u64,
+    /// The disk goes away for a node, or for all.
+    pub(crate) away: u64,
+    pub(crate) lost_mail: u64,
+    pub(crate) record_error: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Step {
+pub(crate) enum Step {
     Tick,
     Heartbeat,
     Sample { read: u64, slot: usize },
@@ -38,6 +45,9 @@ enum Step {
     WriteTears { write: u64 },
     WriteLands { write: u64 },
     WriteReturns { write: u64 },
+    MailArrives { mail: u64 },
+    RecordLands { record: u64 },
+    RecordReturns { record: u64 },
     Crash,
     Restart,
 }
@@ -57,8 +67,8 @@ struct Write {
     landed: bool,
 }
 
-struct Node {
-    register: Option<Register>,
+pub(crate) struct Node {
+    pub(crate) register: Option<Register>,
     reads: Vec<Read>,
     /// At most one; a crash leaves it behind, to land or not before the restart.
     write: Option<Write>,
@@ -66,22 +76,32 @@ struct Node {
     old: Id,
     next_tick: u64,
     /// Won since the faults have stopped.
-    content: bool,
+    pub(crate) content: bool,
     last_proof: u64,
     /// Newest learned in this life.
-    epoch: u64,
+    pub(crate) epoch: u64,
+    /// The node's own file, and what is on its way there.
+    pub(crate) file: Option<Block>,
+    pub(crate) record: Option<Record>,
+    /// Until when its path to the disk is gone.
+    pub(crate) away_until: u64,
 }
 
 pub(crate) struct World {
     rng: u64,
-    now: u64,
+    pub(crate) now: u64,
     steps: BinaryHeap<Reverse<(u64, u64, usize, Step)>>,
     numbers: u64,
-    nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     disk: Disk,
-    chain: Chain,
-    faults: Faults,
-    counts: Counts,
+    pub(crate) chain: Chain,
+    pub(crate) faults: Faults,
+    pub(crate) counts: Counts,
+    /// After the faults the disk goes for good, and everybody must win without it.
+    pub(crate) dry: bool,
+    pub(crate) mail: BTreeMap<u64, (usize, Message)>,
+    /// In whose files a ballot was accepted, by node index.
+    pub(crate) accepted: BTreeMap<Ballot, u64>,
 }
 
 impl World {
@@ -101,8 +121,14 @@ impl World {
                 damage: 0,
                 slow: 0,
                 propose: 0,
+                away: 0,
+                lost_mail: 0,
+                record_error: 0,
             },
             counts: Counts::default(),
+            dry: false,
+            mail: BTreeMap::new(),
+            accepted: BTreeMap::new(),
         };
         let count = 2 + world.below(3) as usize;
         world.disk = Disk::new(count);
@@ -115,7 +141,11 @@ impl World {
             damage: often(&mut world, 100),
             slow: often(&mut world, 300),
             propose: [100, 500, 1_000][world.below(3) as usize],
+            away: often(&mut world, 150),
+            lost_mail: often(&mut world, 300),
+            record_error: often(&mut world, 200),
         };
+        world.dry = world.chance(300);
         for node in 0..count {
             world.nodes.push(Node {
                 register: None,
@@ -127,6 +157,9 @@ impl World {
                 content: false,
                 last_proof: 0,
                 epoch: 0,
+                file: None,
+                record: None,
+                away_until: 0,
             });
             let after = world.below(HEARTBEAT);
             world.after(after, node, Step::Restart);
@@ -136,15 +169,24 @@ impl World {
 
     /// Runs to the end of the second phase.
     pub(crate) fn run(mut self) -> Counts {
-        let mut taken = 0;
+        let (mut taken, mut dried) = (0, false);
+        let least = if self.dry {
+            self.dry_from() + HEARTBEAT
+        } else {
+            2 * FAULTS_END
+        };
         while let Some(Reverse((at, _, node, step))) = self.steps.pop() {
             self.now = at;
             taken += 1;
+            if self.dry && !dried && at > self.dry_from() {
+                dried = true;
+                self.dry_out();
+            }
             assert!(taken < STEPS_MAX, "it spins");
             let newest = self.chain.newest();
             let done =
                 |node: &Node| node.content && node.epoch == newest && node.last_proof > FAULTS_END;
-            if at > END || (at > 2 * FAULTS_END && self.nodes.iter().all(done)) {
+            if at > END || (at > least && self.nodes.iter().all(done)) {
                 break;
             }
             self.step(node, step);
@@ -181,6 +223,9 @@ impl World {
             Step::WriteTears { write } => self.write_tears(index, write),
             Step::WriteLands { write } => self.write_lands(index, write),
             Step::WriteReturns { write } => self.write_returns(index, write),
+            Step::MailArrives { mail } => self.mail_arrives(index, mail),
+            Step::RecordLands { record } => self.record_lands(index, record),
+            Step::RecordReturns { record } => self.record_returns(index, record),
             Step::Crash => self.crash(index),
             Step::Restart => self.restart(index),
         }
@@ -192,7 +237,9 @@ impl World {
         let id = |index: usize| NodeId::new(index as u8 + 1).expect("few");
         let all = (0..self.nodes.len()).map(id).collect::<NodeSet>();
         let seed = self.random();
-        let register = Register::new(id(index), all, seed, Span(BACKOFF));
+        let file = self.nodes[index].file.clone();
+        let memory = file.map_or(Memory::Nothing, Memory::Kept);
+        let register = Register::new(id(index), all, seed, Span(BACKOFF), memory);
         let node = &mut self.nodes[index];
         node.write = None;
         node.register = Some(register);
@@ -214,8 +261,11 @@ impl World {
         let steps = std::mem::take(&mut self.steps);
         self.steps = steps
             .into_iter()
-            .filter(|Reverse((_, _, node, _))| *node != index)
+            .filter(|Reverse((_, _, node, step))| {
+                *node != index || matches!(step, Step::MailArrives { .. })
+            })
             .collect();
+        self.lose_record(index);
         let (lands, tears) = (self.chance(500), self.chance(300));
         if let Some(write) = self.nodes[index]
             .write
@@ -241,6 +291,7 @@ impl World {
             let when = self.below(HEARTBEAT);
             self.after(when, index, Step::Crash);
         }
+        self.media(index);
         if self.nodes[index].reads.len() < 2 {
             self.issue_read(index);
         }
@@ -291,7 +342,7 @@ impl World {
 
     // ---- what the register sees and says ----
 
-    fn feed(&mut self, index: usize, event: Event<'_>) {
+    pub(crate) fn feed(&mut self, index: usize, event: Event<'_>) {
         let now = Instant(self.now);
         let Some(register) = &mut self.nodes[index].register else {
             return;
@@ -311,6 +362,7 @@ impl World {
                 None => break,
             }
         }
+        self.send(index);
         loop {
             let Some(register) = &mut self.nodes[index].register else {
                 return;
@@ -394,7 +446,7 @@ impl World {
         self.numbers += 1;
         let (id, slots) = (self.numbers, self.nodes.len());
         let rate = self.faults.read_error;
-        let fails = self.fault(rate);
+        let fails = self.fault(rate) || self.is_away(index);
         let takes = self.io();
         for slot in 0..slots {
             let at = 1 + self.below(takes);
@@ -454,9 +506,14 @@ impl World {
         self.numbers += 1;
         let id = self.numbers;
         let rate = self.faults.write_error;
-        let fails = self.fault(rate);
-        let lands = !fails || self.chance(500);
-        let (tears, more, back) = (self.below(IO), self.io(), self.io());
+        let (away, hangs) = (self.is_away(index), self.chance(500));
+        let fails = self.fault(rate) || (away && !hangs);
+        let lands = !fails || (!away && self.chance(500));
+        let (tears, more, mut back) = (self.below(IO), self.io(), self.io());
+        if away && hangs {
+            // It lands now or when the disk is back; either way nobody hears of it before.
+            back += self.nodes[index].away_until - self.now;
+        }
         if self.chance(300) && (lands || self.chance(500)) {
             self.after(tears, index, Step::WriteTears { write: id });
         }
@@ -512,14 +569,14 @@ impl World {
 
     // ---- chance ----
 
-    fn after(&mut self, delay: u64, node: usize, step: Step) {
+    pub(crate) fn after(&mut self, delay: u64, node: usize, step: Step) {
         self.numbers += 1;
         self.steps
             .push(Reverse((self.now + delay, self.numbers, node, step)));
     }
 
     /// How long one I/O takes: sometimes very long.
-    fn io(&mut self) -> u64 {
+    pub(crate) fn io(&mut self) -> u64 {
         let rate = self.faults.slow;
         if self.fault(rate) {
             1 + self.below(30 * IO)
@@ -528,19 +585,19 @@ impl World {
         }
     }
 
-    fn fault(&mut self, per_mille: u64) -> bool {
+    pub(crate) fn fault(&mut self, per_mille: u64) -> bool {
         self.now <= FAULTS_END && self.chance(per_mille)
     }
 
-    fn chance(&mut self, per_mille: u64) -> bool {
+    pub(crate) fn chance(&mut self, per_mille: u64) -> bool {
         self.below(1_000) < per_mille
     }
 
-    fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.random() % end
     }
 
-    fn random(&mut self) -> u64 {
+    pub(crate) fn random(&mut self) -> u64 {
         self.rng = self.rng.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.rng;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -17,6 +17,7 @@ use crate::frame::Keyring;
 use crate::link::{self, LinkHandle, Medium, Parameters};
 use crate::model::{Incarnation, NodeId};
 use crate::node::messages::ToRunner;
+use crate::register::Memory;
 use crate::node::options::{NoName, Options};
 use crate::node::page::{PAGE_WORDS, word};
 use crate::node::paths;
@@ -115,6 +116,8 @@ pub(super) fn setup(
             granted: load(word::GRANTED),
         }),
         watchdog: matches!(config.watchdog().source, WatchdogSource::Device(_)),
+        memory: Memory::Unable,
+        networks: 0,
     })
 }
 

@@ -12,13 +12,27 @@
 //!  |                                    |                            v
 //!  '----- Won, Lost, settled -----------+----------------------- Reading Accept
 //! ```
+//!
+//! While the disk does not answer, a ballot of a proposal asks all nodes instead:
+//!
+//! ```text
+//! Waiting --all are there--> Asking Promise --all have promised--> Asking Accept --all have--> Idle
+//! ```
+
+mod network;
+mod reading;
+
+use std::collections::VecDeque;
 
 use crate::model::{NodeId, NodeSet};
 use crate::time::{Instant, Span};
 
-use super::own::{Finding, Own};
-use super::scan::Scan;
-use super::{Ballot, Event, News, Order, Refused, Trouble, VALUE_MAX, Value};
+use super::acceptor::Acceptor;
+use super::own::Own;
+use super::{
+    Ballot, Block, Event, Memory, Message, News, Order, Refused, Trouble, VALUE_MAX, Value,
+};
+use network::Round;
 
 /// Ballots of one proposal; with the back-off they outlast every sensible deadline.
 const TRIES_MAX: u32 = 64;
@@ -29,7 +43,7 @@ const BACKOFF_DOUBLINGS: u32 = 5;
 /// Back-offs to wait before settling a ballot that somebody began and did not end.
 const SETTLE_BACKOFFS: u64 = 8;
 
-/// One node's part of the register: compare-and-swap by Disk Paxos on one disk.
+/// One node's part of the register: compare-and-swap by Paxos, on one disk or among all nodes.
 #[derive(Debug)]
 pub struct Register {
     me: NodeId,
@@ -37,12 +51,18 @@ pub struct Register {
     backoff: Span,
     jitter: u64,
     own: Own,
+    acceptor: Acceptor,
+    media: Media,
     phase: Phase,
+    round: Round,
+    mail: VecDeque<(NodeSet, Message)>,
     proposal: Option<Proposal>,
     known: Value,
     /// End of the read that showed `known` to be decided.
     known_at: Instant,
     newer: Option<Newer>,
+    /// When to write to the disk what this node has accepted over the network, if nobody has.
+    behind: Option<Instant>,
     /// Highest ballot ever seen or begun.
     highest: Ballot,
     reads: Reads,
@@ -62,11 +82,20 @@ enum Phase {
     Writing(Ballot, Stage),
     /// It was written at this moment; a read begun since then decides.
     Reading(Ballot, Stage, Instant),
+    /// All nodes are asked over the network; `round` has their answers.
+    Asking(Ballot, Stage),
+}
+
+/// Which quorum can be had.
+#[derive(Clone, Copy, Debug)]
+struct Media {
+    disk: bool,
+    network: bool,
 }
 
 /// Paxos' phase 1 and phase 2.
-#[derive(Clone, Copy, Debug)]
-enum Stage {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
     Promise,
     Accept,
 }
@@ -90,6 +119,8 @@ struct Newer {
     seen: Instant,
     /// Highest ballot beside it; while that is higher, plain reads do not show it as decided.
     mbal: Ballot,
+    /// It stands on the disk; what stands in this node alone no read shows as decided.
+    on_disk: bool,
     /// When to settle it, if nothing moves until then.
     due: Instant,
 }
@@ -116,20 +147,34 @@ struct Outbox {
 impl Register {
     /// A register that knows nothing yet. `nodes` are those whose blocks must be on the disk,
     /// `seed` feeds the jitter, `backoff` is about the time of one undisturbed ballot (two writes,
-    /// two reads).
+    /// two reads), `memory` is what the node's own file says.
     #[must_use]
-    pub fn new(me: NodeId, nodes: NodeSet, seed: u64, backoff: Span) -> Register {
+    pub fn new(
+        me: NodeId,
+        nodes: NodeSet,
+        seed: u64,
+        backoff: Span,
+        memory: Memory,
+    ) -> Register {
         let mut register = Register {
             me,
             nodes: nodes.with(me),
             backoff,
             jitter: seed,
             own: Own::default(),
+            acceptor: Acceptor::new(memory),
+            media: Media {
+                disk: true,
+                network: false,
+            },
             phase: Phase::Idle,
+            round: Round::default(),
+            mail: VecDeque::new(),
             proposal: None,
             known: Value::default(),
             known_at: Instant::default(),
             newer: None,
+            behind: None,
             highest: Ballot::NONE,
             reads: Reads::default(),
             outbox: Outbox::default(),
@@ -150,14 +195,7 @@ impl Register {
                 blocks,
             } => {
                 self.reads.finished(begun);
-                let scan = Scan::of(blocks, self.nodes);
-                if let Some(own) = blocks.get(self.me.index())
-                    && (!scan.damaged.contains(self.me))
-                {
-                    let finding = self.own.seen(begun, own);
-                    self.found(now, finding);
-                }
-                self.read_done(now, begun, ended, &scan);
+                self.read_done(now, begun, ended, blocks);
             }
             Event::ReadFailed { begun } => {
                 self.reads.finished(begun);
@@ -170,6 +208,10 @@ impl Register {
                 }
             }
             Event::WriteFailed { at } => self.write_failed |= self.own.failed(at),
+            Event::Heard { from, message } => self.heard(now, from, message),
+            Event::Kept => self.acceptor.kept(),
+            Event::KeepFailed => self.acceptor.keep_failed(),
+            Event::Media { disk, network } => self.media = Media { disk, network },
             Event::Tick => {}
         }
         self.advance(now);
@@ -223,6 +265,19 @@ impl Register {
         std::mem::take(&mut self.reads.queued).then_some(Order::Read)
     }
 
+    /// The record to put into the node's own file now, durably, beside the one before it. At most
+    /// one is under way.
+    #[must_use]
+    pub fn poll_record(&mut self) -> Option<Block> {
+        self.acceptor.poll_keep()
+    }
+
+    /// What to send over the networks now, and to whom. It may be lost.
+    #[must_use]
+    pub fn poll_mail(&mut self) -> Option<(NodeSet, Message)> {
+        self.mail.pop_front()
+    }
+
     /// What has become known: first what was learned, then the outcome, then the proof.
     #[must_use]
     pub fn poll_news(&mut self) -> Option<News> {
@@ -246,8 +301,11 @@ impl Register {
             .proposal
             .as_ref()
             .map_or(Instant::NEVER, |proposal| proposal.deadline);
-        if let Some(start) = self.starts_at() {
+        if let Some((start, _)) = self.starts_at() {
             next = next.min(start);
+        }
+        if let Phase::Asking(..) = self.phase {
+            next = next.min(self.round.again);
         }
         if self.reads.asked.is_none() && self.wants_read_since().is_some() {
             next = next.min(self.reads.pause);
@@ -267,6 +325,23 @@ impl Register {
         self.own.block().is_some()
     }
 
+    /// Can this node answer others over the network?
+    #[must_use]
+    pub fn votes(&self) -> bool {
+        self.acceptor.votes() && self.halted.is_none()
+    }
+
+    /// Nodes that the ballot under way still waits for; nobody unless it asks all nodes.
+    #[must_use]
+    pub fn awaited(&self) -> NodeSet {
+        match self.phase {
+            Phase::Asking(..) => self.nodes.minus(self.round.answered),
+            Phase::Idle | Phase::Waiting(_) | Phase::Writing(..) | Phase::Reading(..) => {
+                NodeSet::EMPTY
+            }
+        }
+    }
+
     /// What is wrong, if anything; the worst first.
     #[must_use]
     pub fn trouble(&self) -> Option<Trouble> {
@@ -274,110 +349,22 @@ impl Register {
         self.halted.or(self.read_trouble).or(write_trouble)
     }
 
-    // ---- what a read says ----
+    // ---- what follows from a ballot ----
 
-    fn found(&mut self, now: Instant, finding: Finding) {
-        match finding {
-            Finding::Same => {}
-            Finding::Landed(at) => self.landed(at),
-            Finding::NotLanded => match self.phase {
-                Phase::Writing(..) => self.retry(now),
-                Phase::Idle | Phase::Waiting(_) | Phase::Reading(..) => {}
-            },
-            Finding::Foreign => self.halt(Trouble::Foreign),
-        }
-    }
-
-    fn read_done(&mut self, now: Instant, begun: Instant, ended: Instant, scan: &Scan<'_>) {
-        self.highest = self.highest.max(scan.mbal);
-        if !scan.damaged.is_empty() {
-            self.read_trouble = Some(Trouble::Damaged(scan.damaged));
-            self.reads.pause = now + self.backoff;
-            return;
-        }
-        self.read_trouble = None;
-        if self.halted.is_some() {
-            return;
-        }
-        self.learn_from(now, begun, ended, scan);
-        self.step_ballot(now, begun, ended, scan);
-        self.prove(begun, scan);
-    }
-
-    /// A value seen twice, the second time by a read begun after the first was finished and without
-    /// any higher ballot beside it, is decided.
-    fn learn_from(&mut self, now: Instant, begun: Instant, ended: Instant, scan: &Scan<'_>) {
-        let Some(value) = scan.value().filter(|value| value.epoch > self.known.epoch) else {
-            self.newer = None;
-            let same = scan
-                .value()
-                .map_or(self.known.epoch == 0, |value| *value == self.known);
-            if !same && begun >= self.known_at {
-                self.halt(Trouble::WentBack);
-            }
-            return;
-        };
-        let (bal, mbal) = (scan.bal(), scan.mbal);
-        let before = self.newer.filter(|newer| newer.bal >= bal);
-        if before.is_some_and(|newer| newer.bal > bal) {
-            return;
-        }
-        if mbal == bal && before.is_some_and(|newer| begun >= newer.seen) {
-            self.learn(value, ended);
-            return;
-        }
-        let seen = before.map_or(ended, |newer| newer.seen.min(ended));
-        let due = match before {
-            Some(newer) if newer.mbal == mbal => newer.due,
-            Some(_) | None => now + self.settle_delay(),
-        };
-        self.newer = Some(Newer {
-            bal,
-            seen,
-            mbal,
-            due,
-        });
-    }
-
-    fn step_ballot(&mut self, now: Instant, begun: Instant, ended: Instant, scan: &Scan<'_>) {
-        let (ballot, stage) = match self.phase {
-            Phase::Reading(ballot, stage, since) if begun >= since => (ballot, stage),
-            Phase::Idle | Phase::Waiting(_) | Phase::Writing(..) | Phase::Reading(..) => return,
-        };
-        if self.halted.is_some() {
-            return;
-        }
-        if scan.mbal > ballot {
-            self.retry(now);
-            return;
-        }
-        match stage {
-            Stage::Promise => self.accept(ballot, scan),
-            Stage::Accept => self.decided(now, ended),
-        }
-    }
-
-    /// Nobody began a higher ballot: what is accepted there now must be the proposal if the value
-    /// it expects is the newest, else that newest value itself.
-    fn accept(&mut self, ballot: Ballot, scan: &Scan<'_>) {
-        let value = match &mut self.proposal {
-            Some(proposal) if scan.id() == proposal.expected => {
+    /// The proposal if the value it expects is the newest, else that newest value itself.
+    fn value_to_accept(&mut self, newest: Option<&Value>) -> Value {
+        let id = newest.map_or((0, 0), Value::id);
+        match &mut self.proposal {
+            Some(proposal) if id == proposal.expected => {
                 proposal.tried = true;
                 proposal.new.clone()
             }
-            Some(_) | None => scan.value().cloned().unwrap_or_default(),
-        };
-        self.own.order(ballot, Some((ballot, value)));
-        self.phase = Phase::Writing(ballot, Stage::Accept);
+            Some(_) | None => newest.cloned().unwrap_or_default(),
+        }
     }
 
-    /// Nobody began a higher ballot until after the own value was on the disk: it is decided.
-    fn decided(&mut self, now: Instant, at: Instant) {
-        let value = self
-            .own
-            .block()
-            .map(|block| block.value.clone())
-            .unwrap_or_default();
+    /// A quorum has accepted it, and nobody had begun a higher ballot by then.
+    fn decided(&mut self, now: Instant, at: Instant, value: Value) {
         self.phase = Phase::Idle;
         if value.epoch > self.known.epoch {
             self.learn(&value, at);
@@ -398,17 +385,6 @@ impl Register {
             None => {}
         }
     }
-
-    fn prove(&mut self, begun: Instant, scan: &Scan<'_>) {
-        let same = scan
-            .value()
-            .map_or(self.known.epoch == 0, |value| *value == self.known);
-        if same && self.halted.is_none() {
-            self.outbox.proof = self.outbox.proof.max(Some(begun));
-        }
-    }
-
-    // ---- what follows from it ----
 
     fn learn(&mut self, value: &Value, at: Instant) {
         self.known = value.clone();
@@ -457,6 +433,7 @@ impl Register {
         match self.phase {
             Phase::Waiting(_) => self.phase = Phase::Idle,
             Phase::Writing(_, Stage::Promise) if self.own.withdraw() => self.phase = Phase::Idle,
+            Phase::Asking(..) => self.phase = Phase::Idle,
             Phase::Idle | Phase::Writing(..) | Phase::Reading(..) => {}
         }
     }
@@ -475,7 +452,7 @@ impl Register {
         self.write_failed = false;
         match self.phase {
             Phase::Writing(ballot, stage) => self.phase = Phase::Reading(ballot, stage, at),
-            Phase::Idle | Phase::Waiting(_) | Phase::Reading(..) => {}
+            Phase::Idle | Phase::Waiting(_) | Phase::Reading(..) | Phase::Asking(..) => {}
         }
     }
 
@@ -508,30 +485,55 @@ impl Register {
         {
             self.give_up();
         }
-        if self.starts_at().is_some_and(|start| now >= start) {
-            self.start_ballot();
+        self.leave_dead_disk(now);
+        if let Some((start, by_network)) = self.starts_at()
+            && now >= start
+        {
+            self.start_ballot(now, by_network);
         }
+        self.ask_again(now);
+        self.answer(now);
         self.ask_for_read(now);
     }
 
-    /// When a ballot is due, if the own block may be written at all.
-    fn starts_at(&self) -> Option<Instant> {
-        if self.halted.is_some() {
-            return None;
-        }
-        self.own.writable()?;
-        match self.phase {
-            Phase::Waiting(start) => Some(start),
-            Phase::Idle => self
-                .newer
-                .filter(|newer| newer.mbal > newer.bal)
-                .map(|newer| newer.due),
-            Phase::Writing(..) | Phase::Reading(..) => None,
+    /// A ballot on a disk that does not answer goes on by asking all nodes, if they are there. What
+    /// is still on its way to the disk may land at any time: it is of a lower ballot.
+    fn leave_dead_disk(&mut self, now: Instant) {
+        let stuck = matches!(self.phase, Phase::Writing(..) | Phase::Reading(..));
+        let may_ask = self.media.network && self.acceptor.votes();
+        if stuck && !self.media.disk && may_ask && self.proposal.is_some() {
+            self.own.withdraw();
+            self.phase = Phase::Waiting(now);
         }
     }
 
-    fn start_ballot(&mut self) {
-        self.highest = self.highest.next_for(self.me);
+    /// When a ballot is due, if it can be begun at all, and whether it has to ask all nodes.
+    fn starts_at(&self) -> Option<(Instant, bool)> {
+        let on_disk = self.media.disk && self.own.writable().is_some();
+        let asking = self.media.network && !self.media.disk && self.acceptor.votes();
+        if self.halted.is_some() || !(on_disk || asking) {
+            return None;
+        }
+        let due = match self.phase {
+            Phase::Waiting(start) => Some(start),
+            Phase::Idle if on_disk => {
+                let open = |newer: &Newer| newer.mbal > newer.bal || !newer.on_disk;
+                let newer = self.newer.filter(open).map(|newer| newer.due);
+                newer.into_iter().chain(self.behind).min()
+            }
+            Phase::Idle | Phase::Writing(..) | Phase::Reading(..) | Phase::Asking(..) => None,
+        };
+        Some((due?, !on_disk))
+    }
+
+    fn start_ballot(&mut self, now: Instant, by_network: bool) {
+        let promised = self.acceptor.state().mbal;
+        self.highest = self.highest.max(promised).next_for(self.me);
+        if by_network {
+            self.ask(now, self.highest);
+            return;
+        }
+        self.acceptor.begin(self.highest);
         self.own.order(self.highest, None);
         self.phase = Phase::Writing(self.highest, Stage::Promise);
     }
@@ -554,11 +556,11 @@ impl Register {
     fn wants_read_since(&self) -> Option<Instant> {
         let ballot = match self.phase {
             Phase::Reading(_, _, since) => Some(since),
-            Phase::Idle | Phase::Waiting(_) | Phase::Writing(..) => None,
+            Phase::Idle | Phase::Waiting(_) | Phase::Writing(..) | Phase::Asking(..) => None,
         };
         let newer = self
             .newer
-            .filter(|newer| newer.mbal == newer.bal)
+            .filter(|newer| newer.mbal == newer.bal && newer.on_disk)
             .map(|newer| newer.seen);
         self.own.wants_read_since().max(ballot).max(newer)
     }

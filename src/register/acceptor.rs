@@ -1,0 +1,172 @@
+//! What this node itself has promised and accepted: one voice of the quorum that does without the
+//! disk.
+//!
+//! ```text
+//! asked --promise or accept--> in memory --keep--> in the node's own file --Kept--> answered
+//! ```
+//!
+//! The node's own disk ballots raise it in memory at once, when their write is ordered: their place
+//! on the disk is the own block. Only what others are told must be in the file first, for they
+//! build on it whatever becomes of this node.
+
+use std::sync::Arc;
+
+use crate::model::NodeId;
+
+use super::paxos::Stage;
+use super::{Ballot, Block, Memory, Message, Value};
+
+/// An answer that waits for the file.
+#[derive(Clone, Copy, Debug)]
+struct Due {
+    to: NodeId,
+    ballot: Ballot,
+    stage: Stage,
+}
+
+/// Promise and acceptance, in memory and in the file.
+#[derive(Debug, Default)]
+pub(super) struct Acceptor {
+    /// `writes` counts the records that were ordered into the file.
+    state: Arc<Block>,
+    memory: Memory,
+    /// The own block was read as well: nothing is missing any more.
+    recovered: bool,
+    /// `mbal` and `bal` that are in the file for certain.
+    kept: (Ballot, Ballot),
+    /// The same of the record that is on its way there.
+    keeping: Option<(Ballot, Ballot)>,
+    due: Option<Due>,
+}
+
+impl Acceptor {
+    pub(super) fn new(memory: Memory) -> Acceptor {
+        Acceptor {
+            memory,
+            ..Acceptor::default()
+        }
+    }
+
+    /// The own block was read for the first time: with the file that is all there is to know.
+    /// False if the file is there but cannot be read: then it never will be.
+    pub(super) fn recover(&mut self, own: &Block) -> bool {
+        let mut state = own.clone();
+        state.writes = 0;
+        match &self.memory {
+            Memory::Lost => return false,
+            Memory::Nothing | Memory::Unable => {}
+            Memory::Kept(kept) => {
+                self.kept = (kept.mbal, kept.bal);
+                state.writes = kept.writes;
+                state.mbal = state.mbal.max(kept.mbal);
+                if kept.bal > state.bal {
+                    (state.bal, state.value) = (kept.bal, kept.value.clone());
+                }
+            }
+        }
+        self.state = Arc::new(state);
+        self.recovered = true;
+        true
+    }
+
+    /// As if it were one more block on the disk.
+    pub(super) fn state(&self) -> Arc<Block> {
+        self.state.clone()
+    }
+
+    /// Can it answer others?
+    pub(super) fn votes(&self) -> bool {
+        self.recovered && !matches!(self.memory, Memory::Unable)
+    }
+
+    /// The node itself begins a ballot.
+    pub(super) fn begin(&mut self, ballot: Ballot) {
+        assert!(ballot > self.state.mbal, "an own ballot is a new one");
+        Arc::make_mut(&mut self.state).mbal = ballot;
+    }
+
+    /// The node itself accepts a value, in a ballot that nothing higher was promised to.
+    pub(super) fn accept(&mut self, ballot: Ballot, value: Value) {
+        assert!(
+            ballot >= self.state.mbal,
+            "nothing is accepted against a promise"
+        );
+        let state = Arc::make_mut(&mut self.state);
+        (state.mbal, state.bal, state.value) = (ballot, ballot, value);
+    }
+
+    /// Somebody, or this node over the network, asks for a promise.
+    pub(super) fn asked_to_promise(&mut self, from: NodeId, ballot: Ballot) {
+        if ballot > self.state.mbal {
+            Arc::make_mut(&mut self.state).mbal = ballot;
+        }
+        self.owe(from, ballot, Stage::Promise);
+    }
+
+    /// Somebody, or this node over the network, asks to accept.
+    pub(super) fn asked_to_accept(&mut self, from: NodeId, ballot: Ballot, value: &Value) {
+        let accepted = self.state.bal == ballot;
+        if ballot >= self.state.mbal && !accepted {
+            self.accept(ballot, value.clone());
+        }
+        self.owe(from, ballot, Stage::Accept);
+    }
+
+    /// An answer to a higher ballot takes the place of one to a lower one, which is dead by it.
+    fn owe(&mut self, to: NodeId, ballot: Ballot, stage: Stage) {
+        if self.due.is_none_or(|due| due.ballot <= ballot) {
+            self.due = Some(Due { to, ballot, stage });
+        }
+    }
+
+    /// The record to be written to the file now.
+    pub(super) fn poll_keep(&mut self) -> Option<Block> {
+        let now = (self.state.mbal, self.state.bal);
+        let needed = self.due.is_some() && now != self.kept;
+        if !needed || self.keeping.is_some() || !self.votes() {
+            return None;
+        }
+        Arc::make_mut(&mut self.state).writes += 1;
+        self.keeping = Some(now);
+        Some(Block::clone(&self.state))
+    }
+
+    /// The record that was ordered last is in the file.
+    pub(super) fn kept(&mut self) {
+        if let Some(keeping) = self.keeping.take() {
+            self.kept = keeping;
+        }
+    }
+
+    /// It may be in the file or not. Whoever asked will ask again.
+    pub(super) fn keep_failed(&mut self) {
+        self.keeping = None;
+        self.due = None;
+        // Not known any more: the record that failed may be the one in the file.
+        self.kept = (Ballot::NONE, Ballot::NONE);
+    }
+
+    /// The answer that may be given now.
+    pub(super) fn poll_answer(&mut self) -> Option<(NodeId, Message)> {
+        let Due { to, ballot, stage } = self.due?;
+        let state = &self.state;
+        let answer = if state.mbal > ballot {
+            let mbal = state.mbal;
+            Message::Refused { ballot, mbal }
+        } else {
+            if self.kept != (state.mbal, state.bal) {
+                return None;
+            }
+            match stage {
+                Stage::Promise => Message::Promised {
+                    ballot,
+                    bal: state.bal,
+                    value: state.value.clone(),
+                },
+                Stage::Accept => Message::Accepted { ballot },
+            }
+        };
+        self.due = None;
+        Some((to, answer))
+    }
+}
