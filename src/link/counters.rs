@@ -125,6 +125,7 @@ impl Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::HeadError;
 
     #[test]
     fn every_row_has_its_place_and_its_own_name() {
@@ -133,7 +134,7 @@ mod tests {
             assert_eq!(*count as usize, at, "{name}");
             counters.set(*count, at as u64 + 1);
         }
-        counters.refuse(FrameError::BadTag);
+        counters.refuse(HeadError::BadTag.into());
         let told: Vec<_> = counters.told().collect();
         assert_eq!(told.len(), Count::ALL.len() + 1);
         assert_eq!(told.last(), Some(&("bad-tag", 1)));
