@@ -6,6 +6,7 @@ pub mod config;
 pub mod engine;
 pub mod frame;
 pub mod link;
+pub mod mldc;
 pub mod model;
 pub mod node;
 pub mod object;

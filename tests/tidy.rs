@@ -14,25 +14,30 @@ const LINE_LETTERS_MAX: usize = 100;
 const README_LINES_MAX: usize = 200;
 
 /// What each part of `src` may use of the others; a part may always use itself.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("time", &[]),
     ("model", &[]),
     ("frame", &["model"]),
+    ("mldc", &["frame", "model"]),
     ("config", &["model", "time"]),
     ("register", &["model", "time"]),
-    ("engine", &["config", "frame", "model", "register", "time"]),
+    (
+        "engine",
+        &["config", "frame", "mldc", "model", "register", "time"],
+    ),
     ("storage", &["config", "frame", "model", "register", "time"]),
     (
         "link",
         &[
-            "config", "engine", "frame", "model", "register", "storage", "time",
+            "config", "engine", "frame", "mldc", "model", "register", "storage", "time",
         ],
     ),
     ("object", &["config", "engine", "model", "time"]),
     (
         "node",
         &[
-            "config", "engine", "frame", "link", "model", "object", "register", "storage", "time",
+            "config", "engine", "frame", "link", "mldc", "model", "object", "register", "storage",
+            "time",
         ],
     ),
     (
@@ -46,7 +51,9 @@ const LAYERS: [(&str, &[&str]); 12] = [
 ];
 
 /// Parts that know no clock, socket, thread, file or random source.
-const PURE: [&str; 6] = ["time", "model", "frame", "config", "register", "engine"];
+const PURE: [&str; 7] = [
+    "time", "model", "frame", "mldc", "config", "register", "engine",
+];
 
 /// What a pure part may not even name.
 const IMPURE: [&str; 14] = [

@@ -1,13 +1,13 @@
 //! From a [`Frame`] to its 512 bytes and back.
 //!
-//! Decoding believes nothing before the tag: cheap checks drop what is not meant for us, then one
-//! hash decides, then the fields are read. Nothing allocates.
+//! The head is read and the tag checked first, then the fields. Nothing allocates.
 
+use super::head::{Head, Kind};
 use super::layout::{
     BOOT, CLUSTER, CONFIG_HASH, CONFIG_REVISION, EPOCH, FITNESS, FLAGS, FRAME_LEN, HEARD, LINK,
-    MAGIC, MAGIC_AT, SENDER, SEQUENCE, START, TAG, TASKS, VERSION, VERSION_AT,
+    MAGIC, MAGIC_AT, SENDER, SEQUENCE, START, TASKS,
 };
-use super::tag::{Author, Keyring, Purpose};
+use super::tag::Keyring;
 use super::{Flags, Frame, FrameError, TaskReport};
 use crate::model::{ClusterId, Incarnation, NodeId, TaskState};
 
@@ -18,13 +18,13 @@ impl Frame {
     /// Writes the frame and its tag.
     pub fn encode(&self, keyring: &Keyring, out: &mut [u8; FRAME_LEN]) {
         out.fill(0);
-        MAGIC_AT.put(out, &MAGIC);
-        VERSION_AT.put(out, &[VERSION]);
-        SENDER.put(out, &[self.sender.number()]);
-        LINK.put(out, &[self.link]);
-        CLUSTER.put(out, &self.cluster);
-        BOOT.put(out, &self.incarnation.boot);
-        START.put(out, &self.incarnation.start.to_le_bytes());
+        let head = Head {
+            cluster: self.cluster,
+            sender: self.sender,
+            link: self.link,
+            incarnation: self.incarnation,
+        };
+        head.put(Kind::Frame, out);
         FLAGS.put(out, &self.flags.0.to_le_bytes());
         FITNESS.put(out, &[self.fitness]);
         SEQUENCE.put(out, &self.sequence.to_le_bytes());
@@ -44,7 +44,7 @@ impl Frame {
             let packed = task.state as u16 | (task.epoch << STATE_BITS);
             bytes.copy_from_slice(&packed.to_le_bytes());
         }
-        seal(out, keyring, Author::Node(self.sender, self.incarnation));
+        head.seal(Kind::Frame, keyring, out);
     }
 
     /// The frame in the first [`FRAME_LEN`] of `bytes`, if it is a true one of this cluster.
@@ -53,9 +53,9 @@ impl Frame {
         keyring: &Keyring,
         cluster: &ClusterId,
     ) -> Result<Frame, FrameError> {
-        let (bytes, sender, incarnation) = authentic(bytes, keyring, cluster)?;
-        let mut frame = Frame::blank(*cluster, sender, incarnation);
-        frame.fill(bytes)?;
+        let (bytes, head) = Head::authentic(Kind::Frame, bytes, keyring, cluster)?;
+        let mut frame = Frame::blank(*cluster, head.sender, head.incarnation);
+        frame.fill(bytes, &head)?;
         Ok(frame)
     }
 
@@ -66,14 +66,12 @@ impl Frame {
         keyring: &Keyring,
         cluster: &ClusterId,
     ) -> Result<(), FrameError> {
-        let (bytes, sender, incarnation) = authentic(bytes, keyring, cluster)?;
-        self.fill(bytes)?;
-        (self.cluster, self.sender, self.incarnation) = (*cluster, sender, incarnation);
-        Ok(())
+        let (bytes, head) = Head::authentic(Kind::Frame, bytes, keyring, cluster)?;
+        self.fill(bytes, &head)
     }
 
-    /// Reads all fields but those that [`authentic`] has read. An error changes nothing.
-    fn fill(&mut self, bytes: &[u8; FRAME_LEN]) -> Result<(), FrameError> {
+    /// Reads all fields behind the head. An error changes nothing.
+    fn fill(&mut self, bytes: &[u8; FRAME_LEN], head: &Head) -> Result<(), FrameError> {
         let mut tasks = self.tasks;
         let packed = bytes[TASKS.at..TASKS.end()].chunks_exact(2);
         for (index, (task, bytes)) in tasks.iter_mut().zip(packed).enumerate() {
@@ -96,7 +94,8 @@ impl Frame {
         {
             *heard = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         }
-        self.link = bytes[LINK.at];
+        (self.cluster, self.sender) = (head.cluster, head.sender);
+        (self.link, self.incarnation) = (head.link, head.incarnation);
         self.flags = Flags(u16::from_le_bytes(FLAGS.get(bytes)));
         self.fitness = bytes[FITNESS.at];
         self.sequence = u64::from_le_bytes(SEQUENCE.get(bytes));
@@ -113,53 +112,16 @@ impl Frame {
 ///
 /// If `out` is not what [`Frame::encode`] wrote.
 pub fn relink(out: &mut [u8; FRAME_LEN], link: u8, keyring: &Keyring) {
-    let sender = NodeId::new(out[SENDER.at]).expect("encode wrote the sender");
     assert_eq!(MAGIC_AT.get(out), MAGIC, "encode wrote the magic");
     out[LINK.at] = link;
-    let incarnation = incarnation_of(out);
-    seal(out, keyring, Author::Node(sender, incarnation));
-}
-
-/// Puts the tag behind the rest.
-fn seal(out: &mut [u8; FRAME_LEN], keyring: &Keyring, author: Author) {
-    let tag = keyring.tag(Purpose::Frame, author, &out[..TAG.at]);
-    TAG.put(out, &tag);
-}
-
-/// The bytes of one frame, proved to be `cluster`'s, with who wrote them.
-fn authentic<'a>(
-    bytes: &'a [u8],
-    keyring: &Keyring,
-    cluster: &ClusterId,
-) -> Result<(&'a [u8; FRAME_LEN], NodeId, Incarnation), FrameError> {
-    let Some(bytes) = bytes.first_chunk::<FRAME_LEN>() else {
-        return Err(FrameError::TooShort { len: bytes.len() });
+    let head = Head {
+        cluster: CLUSTER.get(out),
+        sender: NodeId::new(out[SENDER.at]).expect("encode wrote the sender"),
+        link,
+        incarnation: Incarnation {
+            boot: BOOT.get(out),
+            start: u32::from_le_bytes(START.get(out)),
+        },
     };
-    if MAGIC_AT.get(bytes) != MAGIC {
-        return Err(FrameError::NotOurs);
-    }
-    let version = bytes[VERSION_AT.at];
-    if version != VERSION {
-        return Err(FrameError::Version { found: version });
-    }
-    let found: ClusterId = CLUSTER.get(bytes);
-    if found != *cluster {
-        return Err(FrameError::Foreign { cluster: found });
-    }
-    let found = bytes[SENDER.at];
-    let sender = NodeId::new(found).ok_or(FrameError::BadSender { found })?;
-    let incarnation = incarnation_of(bytes);
-    let author = Author::Node(sender, incarnation);
-    if !keyring.verify(Purpose::Frame, author, &bytes[..TAG.at], &TAG.get(bytes)) {
-        return Err(FrameError::BadTag);
-    }
-    Ok((bytes, sender, incarnation))
-}
-
-/// The incarnation as it stands in a frame.
-fn incarnation_of(bytes: &[u8; FRAME_LEN]) -> Incarnation {
-    Incarnation {
-        boot: BOOT.get(bytes),
-        start: u32::from_le_bytes(START.get(bytes)),
-    }
+    head.seal(Kind::Frame, keyring, out);
 }

@@ -8,7 +8,7 @@
 //!      4      1  version          1
 //!      5      1  sender           node id, 1..=64
 //!      6      1  link             the sender's number of the link it goes out on
-//!      7      1  zero
+//!      7      1  kind             0 = heartbeat frame; 1 = packet of a message, another table
 //!      8     16  cluster          id of the cluster
 //!     24     16  boot             the sender's incarnation: boot id
 //!     40      4  start            the sender's incarnation: start of the daemon
@@ -27,6 +27,8 @@
 //!    496     16  tag              Purpose::Frame, by sender and incarnation, over bytes 0..496
 //!    512
 //! ```
+//!
+//! The head, bytes 0..44, and the place of the tag are the same for all kinds.
 //!
 //! What is zero here is covered by the tag but not judged: a later sender may use it.
 
@@ -89,14 +91,14 @@ pub(crate) const fn tiles(fields: &[Field], total: usize) -> bool {
     at == total
 }
 
-pub(super) const MAGIC_AT: Field = Field::new(0, 4);
-pub(super) const VERSION_AT: Field = Field::new(4, 1);
-pub(super) const SENDER: Field = Field::new(5, 1);
-pub(super) const LINK: Field = Field::new(6, 1);
-const ZERO_7: Field = Field::new(7, 1);
-pub(super) const CLUSTER: Field = Field::new(8, 16);
-pub(super) const BOOT: Field = Field::new(24, 16);
-pub(super) const START: Field = Field::new(40, 4);
+pub(crate) const MAGIC_AT: Field = Field::new(0, 4);
+pub(crate) const VERSION_AT: Field = Field::new(4, 1);
+pub(crate) const SENDER: Field = Field::new(5, 1);
+pub(crate) const LINK: Field = Field::new(6, 1);
+pub(crate) const KIND: Field = Field::new(7, 1);
+pub(crate) const CLUSTER: Field = Field::new(8, 16);
+pub(crate) const BOOT: Field = Field::new(24, 16);
+pub(crate) const START: Field = Field::new(40, 4);
 pub(super) const FLAGS: Field = Field::new(44, 2);
 pub(super) const FITNESS: Field = Field::new(46, 1);
 const ZERO_47: Field = Field::new(47, 1);
@@ -104,18 +106,18 @@ pub(super) const SEQUENCE: Field = Field::new(48, 8);
 pub(super) const EPOCH: Field = Field::new(56, 8);
 pub(super) const CONFIG_HASH: Field = Field::new(64, 8);
 pub(super) const CONFIG_REVISION: Field = Field::new(72, 4);
-const ZERO_76: Field = Field::new(76, 4);
+const KIND6: Field = Field::new(76, 4);
 pub(super) const HEARD: Field = Field::new(80, 4 * NODES_MAX);
 pub(super) const TASKS: Field = Field::new(336, 2 * TASKS_MAX);
 const ZERO_464: Field = Field::new(464, 32);
-pub(super) const TAG: Field = Field::new(496, TAG_LEN);
+pub(crate) const TAG: Field = Field::new(496, TAG_LEN);
 
 const FIELDS: [Field; 20] = [
     MAGIC_AT,
     VERSION_AT,
     SENDER,
     LINK,
-    ZERO_7,
+    KIND,
     CLUSTER,
     BOOT,
     START,
@@ -126,7 +128,7 @@ const FIELDS: [Field; 20] = [
     EPOCH,
     CONFIG_HASH,
     CONFIG_REVISION,
-    ZERO_76,
+    KIND6,
     HEARD,
     TASKS,
     ZERO_464,

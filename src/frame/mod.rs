@@ -10,6 +10,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod codec;
+mod head;
 pub mod layout;
 pub mod tag;
 #[cfg(test)]
@@ -20,6 +21,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use codec::relink;
+pub use head::HeadError;
+pub(crate) use head::{Head, Kind};
 pub use layout::FRAME_LEN;
 pub use tag::Keyring;
 
@@ -196,39 +199,9 @@ impl fmt::Debug for Flags {
 /// Why bytes are not a frame for us, in the order in which it is found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// Shorter than a frame.
-    #[error("{len} bytes, a frame has {FRAME_LEN}")]
-    TooShort {
-        /// Bytes there are.
-        len: usize,
-    },
-    /// Something else entirely: the magic is missing.
-    #[error("not a frame of Standfast")]
-    NotOurs,
-    /// A version this program does not know.
-    #[error(
-        "frame version {found}, this program knows version {}",
-        layout::VERSION
-    )]
-    Version {
-        /// The version it claims.
-        found: u8,
-    },
-    /// Another cluster's: both share a wire or a disk.
-    #[error("a frame of another cluster")]
-    Foreign {
-        /// The cluster it claims to belong to.
-        cluster: ClusterId,
-    },
-    /// The sender's number is none of 1..=64.
-    #[error("sender {found} is not a node id")]
-    BadSender {
-        /// The number it claims.
-        found: u8,
-    },
-    /// Damaged, forged, or written with another secret.
-    #[error("the tag is wrong: damaged, forged or made with another secret")]
-    BadTag,
+    /// Not even the head is good.
+    #[error(transparent)]
+    Head(#[from] HeadError),
     /// Authentic, but a task's state has no meaning here: a newer program.
     #[error("state {found} of task {task} has no meaning")]
     BadTaskState {
@@ -241,10 +214,11 @@ pub enum FrameError {
 
 impl FrameError {
     /// Names of a table of counters, by [`FrameError::kind`].
-    pub const KINDS: [&str; 7] = [
+    pub const KINDS: [&str; 8] = [
         "too-short",
         "not-ours",
         "version",
+        "kind",
         "foreign",
         "bad-sender",
         "bad-tag",
@@ -255,13 +229,8 @@ impl FrameError {
     #[must_use]
     pub const fn kind(self) -> usize {
         match self {
-            FrameError::TooShort { .. } => 0,
-            FrameError::NotOurs => 1,
-            FrameError::Version { .. } => 2,
-            FrameError::Foreign { .. } => 3,
-            FrameError::BadSender { .. } => 4,
-            FrameError::BadTag => 5,
-            FrameError::BadTaskState { .. } => 6,
+            FrameError::Head(error) => error.kind(),
+            FrameError::BadTaskState { .. } => HeadError::COUNT,
         }
     }
 }

@@ -104,19 +104,19 @@ fn each_reason_to_refuse_has_its_name() {
     let errors = [
         (
             decoded(&good[..511]).unwrap_err(),
-            FrameError::TooShort { len: 511 },
+            HeadError::TooShort { len: 511 },
         ),
-        (changed(0, 0), FrameError::NotOurs),
-        (changed(4, 2), FrameError::Version { found: 2 }),
-        (changed(23, 0), FrameError::Foreign { cluster: foreign }),
-        (changed(5, 65), FrameError::BadSender { found: 65 }),
-        (decoded(&other).unwrap_err(), FrameError::BadTag),
-        (
-            decoded(&bad_state).unwrap_err(),
-            FrameError::BadTaskState { task: 5, found: 15 },
-        ),
+        (changed(0, 0), HeadError::NotOurs),
+        (changed(4, 2), HeadError::Version { found: 2 }),
+        (changed(7, 1), HeadError::Kind { found: 1 }),
+        (changed(23, 0), HeadError::Foreign { cluster: foreign }),
+        (changed(5, 65), HeadError::BadSender { found: 65 }),
+        (decoded(&other).unwrap_err(), HeadError::BadTag),
     ];
-    for (kind, (found, expected)) in errors.into_iter().enumerate() {
+    let errors = errors.map(|(found, expected)| (found, FrameError::Head(expected)));
+    let newer = FrameError::BadTaskState { task: 5, found: 15 };
+    let last = (decoded(&bad_state).unwrap_err(), newer);
+    for (kind, (found, expected)) in errors.into_iter().chain([last]).enumerate() {
         assert_eq!(found, expected);
         assert_eq!(found.kind(), kind, "{}", FrameError::KINDS[kind]);
     }
