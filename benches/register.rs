@@ -42,7 +42,13 @@ fn read(register: &mut Register, at: &mut u64, blocks: &[BlockSeen]) {
 /// Node 1 of 64, which knows the disk's value.
 fn settled(blocks: &[BlockSeen]) -> (Register, u64) {
     let me = NodeId::new(1).expect("1 is a node");
-    let mut register = Register::new(me, NodeId::all().collect::<NodeSet>(), 1, Span::from_ms(5), Memory::Nothing);
+    let mut register = Register::new(
+        me,
+        NodeId::all().collect::<NodeSet>(),
+        1,
+        Span::from_ms(5),
+        Memory::Nothing,
+    );
     let mut at = 0;
     while register.known().epoch == 0 {
         read(&mut register, &mut at, blocks);

@@ -43,7 +43,7 @@ impl Engine {
             && self.now >= self.propose_after
             && self.distrust.is_none()
             && self.register.is_recovered()
-            && self.read_ok
+            && self.can_change()
             && !self.left;
         if !ready {
             return;
@@ -110,16 +110,17 @@ impl Engine {
             .or_else(|| self.forgiveness())
     }
 
-    /// A member that owns tasks and says that it cannot read the register. It could not learn of a
-    /// new view: nobody would confirm it any more, and it would lose its lease and its tasks. So
-    /// what can wait does.
+    /// A member that owns tasks, cannot read the register and is not heard over any network either.
+    /// It could not learn of a new view: nobody would confirm it any more, and it would lose its
+    /// lease and its tasks. So what can wait does.
     pub(super) fn owner_without_register(&self) -> Option<NodeId> {
         let others = self.view.full_members().without(self.me());
         let mut others = others.iter();
         others.find(|node| {
             let reads = self.peers.of(*node).flags.contains(Flags::STORAGE_OK);
             let owns = |record: &TaskRecord| record.owner == Some(*node);
-            !reads && self.heard_lately(*node) && self.view.tasks.iter().any(owns)
+            let deaf = !reads && !self.heard_on_network(*node);
+            deaf && self.heard_lately(*node) && self.view.tasks.iter().any(owns)
         })
     }
 

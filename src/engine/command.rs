@@ -70,7 +70,9 @@ impl Engine {
                     "{} cannot read the register now; a change would cost it its tasks",
                     self.name(node)
                 ),
-                None => "the register could not be changed in time".to_owned(),
+                None => self
+                    .why_no_change()
+                    .unwrap_or_else(|| "the register could not be changed in time".to_owned()),
             };
             let remedy = "see `standfast status` for the disk link; then try again";
             self.refuse(request, &reason, remedy);

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::frame::Frame;
 use crate::mldc::Packet;
 use crate::model::{NodeId, TaskIndex, TaskState};
-use crate::register::{BlockSeen, Order as DiskOrder};
+use crate::register::{Block, BlockSeen, Order as DiskOrder};
 use crate::time::Instant;
 
 /// A fact the engine is told. By value, frame and all: a box would be an allocation for each frame.
@@ -78,6 +78,18 @@ pub enum Event {
         /// After it had returned.
         at: Instant,
     },
+    /// The record that was ordered is in the node's own file.
+    Kept {
+        /// After the write had returned.
+        at: Instant,
+    },
+    /// The record that was ordered may be in the node's own file or not.
+    KeepFailed {
+        /// After the write had returned.
+        at: Instant,
+        /// Why, for people.
+        reason: String,
+    },
     /// The guard has taken back what it held for these tasks (bit by task index).
     Revoked {
         /// Which tasks.
@@ -107,6 +119,8 @@ pub enum Action {
     Mail(Packet),
     /// Read or write the register's blocks.
     Disk(DiskOrder),
+    /// Put this record of the node's own votes into its file.
+    Keep(Block),
     /// Have the runner do something.
     Order(Order),
     /// Keep this for `history` and `why`.
@@ -377,6 +391,11 @@ pub struct RegisterStatus {
     pub read_ms: Option<f64>,
     /// What stands in its way.
     pub trouble: Option<String>,
+    /// Nodes that could not agree to a change if the disk did not answer; with none missing a lost
+    /// disk costs no command.
+    pub missing_voters: Vec<NodeId>,
+    /// Messages of other nodes that were not listened to.
+    pub refused_messages: u64,
 }
 
 /// A task in a [`Snapshot`].

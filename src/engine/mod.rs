@@ -22,6 +22,7 @@ mod membership;
 mod ownership;
 mod peers;
 mod placement;
+mod quorum;
 mod record;
 mod snapshot;
 mod tasks;
@@ -41,10 +42,11 @@ pub use view::{
 };
 
 use crate::config::Timing;
+use crate::mldc::{Assembler, PARTS_MAX};
 use crate::model::{
     ClusterId, ConfigHash, Incarnation, LINKS_MAX, NodeId, NodeSet, TASKS_MAX, TaskIndex,
 };
-use crate::register::{Memory, Register};
+use crate::register::{MAIL_MAX, Memory, Register};
 use crate::time::{Instant, Span};
 use changes::Proposal;
 use command::Waiting;
@@ -172,6 +174,13 @@ pub struct Engine {
     /// Silence before this does not count: this node was not listening.
     trusted_at: Instant,
     read_wanted_for: u64,
+    /// Which quorum the register was told of: disk, network.
+    media: Option<(bool, bool)>,
+    assembler: Assembler,
+    /// Number of the last message sent.
+    mail_number: u64,
+    /// Packets and messages of others that were not listened to.
+    refused_messages: u64,
     blocks: Vec<crate::register::BlockSeen>,
     random: u64,
     actions: VecDeque<Action>,
@@ -180,8 +189,9 @@ pub struct Engine {
 }
 
 /// Actions that may wait to be fetched; the caller fetches all after every event, and one event
-/// causes at most a frame, two disk orders, and one order and a few records for each task.
-const ACTIONS_MAX: usize = 16 + 6 * TASKS_MAX;
+/// causes at most a frame, two disk orders, a record of its own votes, a few messages, and one
+/// order and a few records for each task.
+const ACTIONS_MAX: usize = 16 + 6 * TASKS_MAX + MAIL_MAX * PARTS_MAX;
 
 impl Engine {
     /// A node that has just started and knows nothing yet.
@@ -234,6 +244,10 @@ impl Engine {
             read_since: None,
             trusted_at: now,
             read_wanted_for: 0,
+            media: None,
+            assembler: Assembler::new(),
+            mail_number: 0,
+            refused_messages: 0,
             blocks: Vec::new(),
             random: setup.seed,
             actions: VecDeque::with_capacity(ACTIONS_MAX),

@@ -104,9 +104,11 @@ impl Engine {
 
     fn register_status(&self, now: Instant) -> RegisterStatus {
         RegisterStatus {
-            reachable: self.read_ok,
+            reachable: self.disk_answers(),
             read_ms: self.last_read.map(|at| now.since(at).as_ms_f64()),
             trouble: self.register.trouble().map(trouble_words),
+            missing_voters: self.missing_voters().iter().collect(),
+            refused_messages: self.refused_messages,
         }
     }
 

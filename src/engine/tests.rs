@@ -38,6 +38,8 @@ fn engine(resumed: Option<Resumed>) -> Engine {
         first_sequence: 0,
         resumed,
         watchdog: false,
+        memory: Memory::Nothing,
+        networks: 1,
     };
     Engine::new(setup, Instant(1_000_000_000))
 }

@@ -28,7 +28,7 @@ impl Engine {
         match event {
             Event::Tick => {}
             Event::Frame { link, frame } => self.on_frame(link, &frame),
-            Event::Packet { .. } => {}
+            Event::Packet { packet, .. } => self.on_packet(&packet),
             Event::LinkDrained { link, begun } => {
                 if let Some(view) = self.links.get_mut(usize::from(link)) {
                     view.drained = view.drained.max(Some(begun));
@@ -69,6 +69,11 @@ impl Engine {
                 self.register
                     .handle(self.now, register::Event::WriteFailed { at });
             }
+            Event::Kept { .. } => self.register.handle(self.now, register::Event::Kept),
+            Event::KeepFailed { reason, .. } => {
+                self.register.handle(self.now, register::Event::KeepFailed);
+                self.alarm(format!("this node cannot write down its votes: {reason}"));
+            }
             Event::Revoked { tasks } => self.on_revoked(tasks),
             Event::Report(report) => self.on_report(report),
             Event::Command { request, command } => self.on_command(request, command),
@@ -90,6 +95,9 @@ impl Engine {
         self.step_tasks();
         self.expire_commands();
         self.propose_change();
+        if self.urgent || self.now >= self.next_beat {
+            self.tell_lagging();
+        }
         self.pump_register();
         self.check_left();
         if self.urgent || self.now >= self.next_beat {
@@ -125,6 +133,7 @@ impl Engine {
     }
 
     fn pump_register(&mut self) {
+        self.tell_media();
         self.register.handle(self.now, register::Event::Tick);
         while let Some(news) = self.register.poll_news() {
             self.on_news(news);
@@ -138,6 +147,7 @@ impl Engine {
             }
             self.act(Action::Disk(order));
         }
+        self.post();
     }
 
     fn on_link_state(&mut self, link: u8, up: bool, reason: String) {
@@ -240,7 +250,7 @@ impl Engine {
         let reread = self.last_read.is_some_and(|begun| begun >= since);
         let waited = self.now.since(since) > self.timing().heartbeat;
         if (drained && reread)
-            || (waited && !self.read_ok)
+            || (waited && !self.disk_answers())
             || self.now.since(since) > self.timing().detect
         {
             self.distrust = None;
@@ -319,7 +329,8 @@ impl Engine {
             .set(Flags::ACTIVE, self.is_member())
             .set(Flags::WATCHDOG, self.setup.watchdog)
             .set(Flags::SERVICE_NETWORK_OK, all)
-            .set(Flags::STORAGE_OK, self.read_ok)
+            .set(Flags::STORAGE_OK, self.disk_answers())
+            .set(Flags::VOTES, self.register.votes() && !self.id_in_use())
     }
 
     /// Who goes first in a race: running tasks count most, then what the node could run.

@@ -134,9 +134,11 @@ impl Flags {
     pub const SERVICE_NETWORK_OK: Flags = Flags(1 << 6);
     /// Its storage paths work.
     pub const STORAGE_OK: Flags = Flags(1 << 7);
+    /// Can agree to changes of the view without the shared disk.
+    pub const VOTES: Flags = Flags(1 << 8);
 
     /// The named bits, lowest first.
-    pub const NAMES: [&str; 8] = [
+    pub const NAMES: [&str; 9] = [
         "wants-in",
         "leaving",
         "standby",
@@ -145,6 +147,7 @@ impl Flags {
         "watchdog",
         "service-network-ok",
         "storage-ok",
+        "votes",
     ];
 
     /// Are all bits of `flags` set?

@@ -13,15 +13,14 @@
 //!      8     16  cluster          id of the cluster
 //!     24     16  boot             the sender's incarnation: boot id
 //!     40      4  start            the sender's incarnation: start of the daemon
-//!     44      1  to               node id, 1..=64
-//!     45      1  part             position of this packet in the message, from 0
-//!     46      1  parts            packets of the message, 1..=10
-//!     47      1  zero
-//!     48      2  length           bytes of data in this packet, 0..=432
-//!     50      2  total            bytes of the message, 0..=4096
-//!     52      4  zero
-//!     56      8  number           of the message, rising within an incarnation, to whomever
-//!     64    432  data             then zeros
+//!     44      1  part             position of this packet in the message, from 0
+//!     45      1  parts            packets of the message, 1..=10
+//!     46      2  length           bytes of data in this packet, 0..=424
+//!     48      2  total            bytes of the message, 0..=4096
+//!     50      6  zero
+//!     56      8  to               bit by node index: who is meant, at least one
+//!     64      8  number           of the message, rising within an incarnation, to whomever
+//!     72    424  data             then zeros
 //!    496     16  tag              Purpose::Message, by sender and incarnation, over bytes 0..496
 //!    512
 //! ```
@@ -34,21 +33,20 @@ use crate::frame::layout::{
     BOOT, CLUSTER, FRAME_LEN, Field, KIND, LINK, MAGIC_AT, SENDER, START, TAG, VERSION_AT, tiles,
 };
 use crate::frame::{Head, HeadError, Keyring, Kind};
-use crate::model::{ClusterId, Incarnation, NodeId};
+use crate::model::{ClusterId, Incarnation, NodeId, NodeSet};
 
-const TO: Field = Field::new(44, 1);
-const PART: Field = Field::new(45, 1);
-const PARTS: Field = Field::new(46, 1);
-const ZERO_47: Field = Field::new(47, 1);
-const LENGTH: Field = Field::new(48, 2);
-const TOTAL: Field = Field::new(50, 2);
-const ZERO_52: Field = Field::new(52, 4);
-const NUMBER: Field = Field::new(56, 8);
-const DATA: Field = Field::new(64, 432);
+const PART: Field = Field::new(44, 1);
+const PARTS: Field = Field::new(45, 1);
+const LENGTH: Field = Field::new(46, 2);
+const TOTAL: Field = Field::new(48, 2);
+const ZERO_50: Field = Field::new(50, 6);
+const TO: Field = Field::new(56, 8);
+const NUMBER: Field = Field::new(64, 8);
+const DATA: Field = Field::new(72, 424);
 
-const FIELDS: [Field; 18] = [
-    MAGIC_AT, VERSION_AT, SENDER, LINK, KIND, CLUSTER, BOOT, START, TO, PART, PARTS, ZERO_47,
-    LENGTH, TOTAL, ZERO_52, NUMBER, DATA, TAG,
+const FIELDS: [Field; 17] = [
+    MAGIC_AT, VERSION_AT, SENDER, LINK, KIND, CLUSTER, BOOT, START, PART, PARTS, LENGTH, TOTAL,
+    ZERO_50, TO, NUMBER, DATA, TAG,
 ];
 const _: () = assert!(tiles(&FIELDS, FRAME_LEN));
 
@@ -58,7 +56,7 @@ pub const DATA_MAX: usize = DATA.len;
 /// Most packets of a message.
 pub const PARTS_MAX: usize = MESSAGE_MAX.div_ceil(DATA_MAX);
 
-/// One piece of a message, addressed to one node.
+/// One piece of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// Whose it is.
@@ -66,7 +64,7 @@ pub struct Packet {
     /// The sender's number of the link this copy went out on.
     pub link: u8,
     /// Who is meant.
-    pub to: NodeId,
+    pub to: NodeSet,
     /// Number of the message.
     pub number: u64,
     /// Position in the message; below the number of parts that `total` needs.
@@ -98,7 +96,7 @@ pub struct Origin {
 /// If the message is longer than [`MESSAGE_MAX`].
 pub fn split(
     origin: Origin,
-    to: NodeId,
+    to: NodeSet,
     number: u64,
     message: &[u8],
 ) -> impl Iterator<Item = Packet> {
@@ -188,11 +186,11 @@ impl Packet {
         };
         out.fill(0);
         head.put(Kind::Packet, out);
-        TO.put(out, &[self.to.number()]);
         PART.put(out, &[self.part]);
         PARTS.put(out, &[self.parts() as u8]);
         LENGTH.put(out, &(self.data().len() as u16).to_le_bytes());
         TOTAL.put(out, &self.total.to_le_bytes());
+        TO.put(out, &self.to.0.to_le_bytes());
         NUMBER.put(out, &self.number.to_le_bytes());
         DATA.put(out, &self.data);
         head.seal(Kind::Packet, keyring, out);
@@ -210,8 +208,10 @@ impl Packet {
         cluster: &ClusterId,
     ) -> Result<Packet, PacketError> {
         let (bytes, head) = Head::authentic(Kind::Packet, bytes, keyring, cluster)?;
-        let found = bytes[TO.at];
-        let to = NodeId::new(found).ok_or(PacketError::BadReceiver { found })?;
+        let to = NodeSet(u64::from_le_bytes(TO.get(bytes)));
+        if to.is_empty() {
+            return Err(PacketError::NoReceiver);
+        }
         let total = u16::from_le_bytes(TOTAL.get(bytes));
         let length = u16::from_le_bytes(LENGTH.get(bytes));
         let (part, parts) = (bytes[PART.at], bytes[PARTS.at]);
@@ -248,12 +248,9 @@ pub enum PacketError {
     /// Not even the head is good.
     #[error(transparent)]
     Head(#[from] HeadError),
-    /// Authentic, but the receiver's number is none of 1..=64.
-    #[error("receiver {found} is not a node id")]
-    BadReceiver {
-        /// The number it claims.
-        found: u8,
-    },
+    /// Authentic, but meant for nobody.
+    #[error("meant for nobody")]
+    NoReceiver,
     /// Authentic, but no message of this length has such a part.
     #[error("part {part} of {parts} of a message of {total} bytes makes no sense")]
     BadParts {
@@ -284,7 +281,7 @@ impl PacketError {
         "packet-foreign",
         "packet-bad-sender",
         "packet-bad-tag",
-        "packet-bad-receiver",
+        "packet-no-receiver",
         "packet-bad-parts",
         "packet-bad-length",
     ];
@@ -294,7 +291,7 @@ impl PacketError {
     pub const fn kind(self) -> usize {
         match self {
             PacketError::Head(error) => error.kind(),
-            PacketError::BadReceiver { .. } => HeadError::COUNT,
+            PacketError::NoReceiver => HeadError::COUNT,
             PacketError::BadParts { .. } => HeadError::COUNT + 1,
             PacketError::BadLength { .. } => HeadError::COUNT + 2,
         }

@@ -199,7 +199,11 @@ mod tests {
     #[test]
     fn the_bytes_of_a_promise_are_these() {
         let golden = "02 0205000000000000 0104000000000000 0300000000000000 0807060504030201 0908";
-        let hex: String = all()[1].encode().iter().map(|b| format!("{b:02x}")).collect();
+        let hex: String = all()[1]
+            .encode()
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
         assert_eq!(hex, golden.replace(' ', ""));
     }
 

@@ -59,5 +59,5 @@ mod tests;
 
 pub use api::{BlockSeen, Event, Memory, News, Order, Refused, Trouble};
 pub use message::{MESSAGE_LEN_MAX, Message, MessageError};
-pub use paxos::Register;
+pub use paxos::{MAIL_MAX, Register};
 pub use value::{Ballot, Block, VALUE_MAX, Value};

@@ -235,6 +235,8 @@ pub(crate) fn well() -> Status {
         nodes: vec![member(1, None), member(2, Some(12.25))],
         links: vec![link(0), link(1)],
         register: RegisterStatus {
+            missing_voters: Vec::new(),
+            refused_messages: 0,
             reachable: true,
             read_ms: Some(31.0),
             trouble: None,

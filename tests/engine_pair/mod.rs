@@ -43,6 +43,8 @@ fn setup(id: u8) -> Setup {
         first_sequence: 0,
         resumed: None,
         watchdog: false,
+        memory: standfast::register::Memory::Nothing,
+        networks: 1,
     }
 }
 
@@ -118,7 +120,11 @@ impl Pair {
                 let failure = None;
                 self.tell(i, Event::Report(Report::Done { op, task, failure }));
             }
-            Action::Mail(_) | Action::Record(_) | Action::Reply { .. } | Action::Left => {}
+            Action::Mail(_)
+            | Action::Keep(_)
+            | Action::Record(_)
+            | Action::Reply { .. }
+            | Action::Left => {}
         }
     }
 

@@ -6,7 +6,7 @@ use standfast::link::{Count, MAIL_MAX, Medium};
 use standfast::mldc::{
     Assembler, DATA_MAX, MESSAGE_MAX, Origin, PARTS_MAX, Packet, PacketError, split,
 };
-use standfast::model::Incarnation;
+use standfast::model::{Incarnation, NodeSet};
 
 use super::bench::{CLUSTER, Station, keyring, life, node, passes};
 use super::ethernet::{cable, inject, medium, pair};
@@ -26,7 +26,7 @@ fn text(len: usize) -> Vec<u8> {
 
 /// A message of one packet.
 fn letter(from: Origin, to: u8, number: u64) -> Packet {
-    let mut packets = split(from, node(to), number, b"a letter");
+    let mut packets = split(from, NodeSet::only(node(to)), number, b"a letter");
     packets.next().expect("one packet")
 }
 
@@ -47,7 +47,12 @@ fn packet(station: &Station) -> Packet {
 /// Has `from` send a message in packets and `to` put it together.
 fn converse(from: &Station, to: &Station, assembler: &mut Assembler, number: u64, len: usize) {
     let message = text(len);
-    for packet in split(origin(from.id), node(to.id), number, &message) {
+    for packet in split(
+        origin(from.id),
+        NodeSet::only(node(to.id)),
+        number,
+        &message,
+    ) {
         from.handle.mail(&packet);
     }
     let given = to.wait("the message", |event| match event {
@@ -151,7 +156,7 @@ fn a_message_sent_again_by_a_stranger_reaches_the_assembler_and_ends_there() {
     let mut assembler = Assembler::new();
     converse(&two, &one, &mut assembler, 5, 2000);
     let message = text(2000);
-    let again: Vec<_> = split(origin(2), node(1), 5, &message).collect();
+    let again: Vec<_> = split(origin(2), NodeSet::only(node(1)), 5, &message).collect();
     let bytes: Vec<_> = again.iter().map(|it| encoded(it, &keyring())).collect();
     inject(&there, &bytes);
     for expected in &again {

@@ -93,7 +93,10 @@ impl World {
     }
 
     fn issue_record(&mut self, index: usize, block: Block) {
-        let before = self.nodes[index].file.as_ref().map_or(0, |file| file.writes);
+        let before = self.nodes[index]
+            .file
+            .as_ref()
+            .map_or(0, |file| file.writes);
         assert!(block.writes > before, "records count up");
         let rate = self.faults.record_error;
         let fails = self.fault(rate);
@@ -109,7 +112,11 @@ impl World {
         let before = self.nodes[index].record.replace(record);
         assert!(before.is_none(), "two records at once");
         self.after(lands_after, index, Step::RecordLands { record: id });
-        self.after(lands_after + returns, index, Step::RecordReturns { record: id });
+        self.after(
+            lands_after + returns,
+            index,
+            Step::RecordReturns { record: id },
+        );
     }
 
     pub(crate) fn record_lands(&mut self, index: usize, record: u64) {

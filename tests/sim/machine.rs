@@ -2,6 +2,7 @@
 
 use standfast::engine::{Engine, Event, Setup, TaskSetup};
 use standfast::node::guard::rule::{PageReading, Rule};
+use standfast::register::Memory;
 
 use crate::clock::Clock;
 use crate::node::{Held, In, Page};
@@ -135,6 +136,7 @@ impl World {
 
     /// The core is gone, with its threads.
     pub(crate) fn core_gone(&mut self, i: usize) {
+        self.lose_record(i);
         let now = self.now;
         let node = &mut self.nodes[i];
         node.engine = None;
@@ -232,6 +234,8 @@ impl World {
             first_sequence: node.page.sequence + 1_000 * u64::from(node.page.sequence > 0),
             resumed: Some(node.resumed()),
             watchdog: true,
+            memory: node.votes.clone().map_or(Memory::Nothing, Memory::Kept),
+            networks: (1 << self.plan.networks) - 1,
         }
     }
 

@@ -16,6 +16,7 @@ mod clock;
 mod disk;
 mod faults;
 mod machine;
+mod mail;
 mod media;
 mod node;
 mod plan;

@@ -81,7 +81,7 @@ impl World {
     // ---- the disk thread ----
 
     /// When an operation that takes `span` here and now is done.
-    fn io_time(&mut self) -> u64 {
+    pub(crate) fn io_time(&mut self) -> u64 {
         let slow = !self.calm && self.rng.chance(self.plan.slow_io);
         if slow {
             1 + self.rng.skewed(self.plan.timing.detect.0)

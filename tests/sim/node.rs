@@ -7,7 +7,7 @@ use standfast::engine::{Engine, Event, Resumed};
 use standfast::frame::Frame;
 use standfast::model::{Incarnation, NodeId};
 use standfast::node::guard::rule::Rule;
-use standfast::register::BlockSeen;
+use standfast::register::{Block, BlockSeen};
 use standfast::time::Instant;
 
 use crate::clock::Clock;
@@ -107,6 +107,9 @@ pub(crate) struct Node {
     pub(crate) held: Vec<Held>,
     pub(crate) fit: u64,
     pub(crate) disk: DiskThread,
+    /// The file of its own votes, and the record on its way there.
+    pub(crate) votes: Option<Block>,
+    pub(crate) record: Option<(u64, Block)>,
     pub(crate) link_up: Vec<bool>,
     pub(crate) wake_at: u64,
     /// Epoch of the newest view its engine has known in this core life.
@@ -141,6 +144,8 @@ impl Node {
             held: vec![Held::default(); tasks],
             fit: u64::MAX,
             disk: DiskThread::default(),
+            votes: None,
+            record: None,
             link_up: vec![true; links],
             wake_at: u64::MAX,
             epoch: 0,

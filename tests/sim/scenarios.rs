@@ -6,7 +6,7 @@ use standfast::model::TaskIndex;
 use crate::node::In;
 use crate::plan::Plan;
 use crate::rng::Rng;
-use crate::world::World;
+use crate::world::{Heal, World};
 
 const DETECT_MS: u64 = 500;
 const D: u64 = DETECT_MS * 1_000_000;
@@ -102,6 +102,94 @@ fn cables_cut_but_the_disk_alive_is_not_a_failure() {
         }
         stays_as_it_is(&mut world, D * 60);
     }
+}
+
+#[test]
+fn without_the_disk_a_task_moves_and_comes_back_when_all_nodes_are_there() {
+    for (nodes, seed) in [(2, 1), (3, 2), (5, 3)] {
+        let mut world = cluster(nodes, 2, seed);
+        for node in 0..nodes {
+            world.lose_disk(node);
+        }
+        stays_as_it_is(&mut world, D * 3);
+        let from = runner_of(&world, 0);
+        let to = (from + 1) % nodes;
+        let task = TaskIndex::new(0).unwrap();
+        let node = world.nodes[to].id;
+        world.command(from, Command::Move { task, to: node });
+        wait(&mut world, D, "the task on its heir", |w| {
+            w.nodes[to].held[0].whole && !runs(w, from, 0)
+        });
+        world.command(from, Command::Standby { node });
+        wait(&mut world, D * 2, "an empty node", |w| {
+            (0..2).all(|task| !runs(w, to, task) && elsewhere(w, to, task))
+        });
+        world.command(to, Command::Online { node });
+        let quiet = world.now + D * 2;
+        world.run_until(quiet);
+        stays_as_it_is(&mut world, D * 20);
+        // Back on the disk the view is the same one, and a takeover needs no more than usual.
+        let known = epoch(&world);
+        for node in 0..nodes {
+            world.heals(node, Heal::DiskPath);
+        }
+        let settled = world.now + D * 2;
+        world.run_until(settled);
+        assert_eq!(epoch(&world), known);
+        let owner = runner_of(&world, 0);
+        world.power_cut(owner);
+        let took = wait(&mut world, D * 3, "a takeover", |w| elsewhere(w, owner, 0));
+        assert!(took <= D, "{took}");
+    }
+}
+
+#[test]
+fn an_owner_that_alone_has_lost_the_disk_still_hears_of_changes() {
+    for nodes in [2, 3] {
+        for asks_the_owner in [true, false] {
+            let mut world = cluster(nodes, 1, 11);
+            let from = runner_of(&world, 0);
+            world.lose_disk(from);
+            stays_as_it_is(&mut world, D * 2);
+            let to = (from + 1) % nodes;
+            let task = TaskIndex::new(0).unwrap();
+            let command = Command::Move {
+                task,
+                to: world.nodes[to].id,
+            };
+            world.command(if asks_the_owner { from } else { to }, command);
+            wait(&mut world, D, "the task on its heir", |w| {
+                w.nodes[to].held[0].whole && !runs(w, from, 0)
+            });
+            let quiet = world.now + D * 2;
+            world.run_until(quiet);
+            stays_as_it_is(&mut world, D * 20);
+        }
+    }
+}
+
+#[test]
+fn without_the_disk_and_a_node_nothing_changes_and_nothing_is_lost() {
+    let mut world = cluster(3, 1, 4);
+    let owner = runner_of(&world, 0);
+    for node in 0..3 {
+        world.lose_disk(node);
+    }
+    let off = (owner + 1) % 3;
+    world.power_cut(off);
+    let known = epoch(&world);
+    let other = world.nodes[(owner + 2) % 3].id;
+    let task = TaskIndex::new(0).unwrap();
+    world.command(owner, Command::Move { task, to: other });
+    let later = world.now + D * 30;
+    world.run_until(later);
+    assert_eq!(epoch(&world), known);
+    for node in 0..3 {
+        world.heals(node, Heal::DiskPath);
+    }
+    wait(&mut world, D * 10, "the task", |w| {
+        (0..3).any(|node| w.nodes[node].held[0].whole)
+    });
 }
 
 #[test]

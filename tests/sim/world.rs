@@ -6,7 +6,8 @@ use std::rc::Rc;
 
 use standfast::engine::{Action, Event, Order};
 use standfast::frame::Frame;
-use standfast::register::Order as DiskOrder;
+use standfast::mldc::Packet;
+use standfast::register::{Ballot, Order as DiskOrder};
 
 use crate::checks::Checks;
 use crate::clock::Clock;
@@ -28,6 +29,14 @@ pub(crate) enum Ev {
         power: u64,
         link: u8,
         frame: Rc<Frame>,
+    },
+    Packet {
+        power: u64,
+        link: u8,
+        packet: Rc<Packet>,
+    },
+    RecordEnds {
+        record: u64,
     },
     Drain {
         core: u64,
@@ -127,6 +136,8 @@ pub(crate) struct World {
     pub(crate) number: u64,
     pub(crate) nodes: Vec<Node>,
     pub(crate) disk: Disk,
+    /// In whose files each ballot was accepted, by node index.
+    pub(crate) accepted: BTreeMap<Ballot, u64>,
     /// Counts of cuts by link, sender, hearer.
     pub(crate) cuts: BTreeMap<(usize, usize, usize), u32>,
     /// Frames that were on a network some time ago.
@@ -189,6 +200,7 @@ impl World {
             queue: BinaryHeap::new(),
             number: 0,
             nodes,
+            accepted: BTreeMap::new(),
             cuts: BTreeMap::new(),
             old_frames: Vec::new(),
             calm: false,
@@ -256,6 +268,12 @@ impl World {
                     self.deliver(i, In::Frame { link, frame });
                 }
             }
+            Ev::Packet {
+                power,
+                link,
+                packet,
+            } => self.packet(i, power, link, &packet),
+            Ev::RecordEnds { record } => self.record_ends(i, record),
             Ev::Drain { core, link } => self.drain(i, core, link),
             Ev::DiskCycle { core } => self.disk_cycle(i, core),
             Ev::Sample { read, late } => self.sample(i, read, late),
@@ -416,7 +434,8 @@ impl World {
             Action::Reply { request, outcome } => {
                 self.say(i, || format!("reply {request}: {outcome:?}"));
             }
-            Action::Mail(_) => {}
+            Action::Mail(packet) => self.post(i, packet),
+            Action::Keep(record) => self.keep(i, record),
             Action::Left => self.left(i),
         }
     }

@@ -284,7 +284,7 @@ impl EthernetLink {
                 self.counters
                     .add(if own { Count::Echoed } else { Count::Impostor });
             }
-            Ok(packet) if packet.to != self.node => self.counters.add(Count::MailElsewhere),
+            Ok(packet) if !packet.to.contains(self.node) => self.counters.add(Count::MailElsewhere),
             Ok(packet) => out.packet(packet),
         }
     }

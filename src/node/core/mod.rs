@@ -188,6 +188,7 @@ impl Core {
                     link.send(&frame);
                 }
             }
+            Action::Keep(_) => {}
             Action::Mail(packet) => {
                 for link in &self.links {
                     link.mail(&packet);

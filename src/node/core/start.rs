@@ -17,11 +17,11 @@ use crate::frame::Keyring;
 use crate::link::{self, LinkHandle, Medium, Parameters};
 use crate::model::{Incarnation, NodeId};
 use crate::node::messages::ToRunner;
-use crate::register::Memory;
 use crate::node::options::{NoName, Options};
 use crate::node::page::{PAGE_WORDS, word};
 use crate::node::paths;
 use crate::node::secret::{self, SecretError};
+use crate::register::Memory;
 use crate::time::Instant;
 
 /// Why the core cannot start.

@@ -32,6 +32,7 @@ use super::own::Own;
 use super::{
     Ballot, Block, Event, Memory, Message, News, Order, Refused, Trouble, VALUE_MAX, Value,
 };
+pub use network::MAIL_MAX;
 use network::Round;
 
 /// Ballots of one proposal; with the back-off they outlast every sensible deadline.
@@ -149,13 +150,7 @@ impl Register {
     /// `seed` feeds the jitter, `backoff` is about the time of one undisturbed ballot (two writes,
     /// two reads), `memory` is what the node's own file says.
     #[must_use]
-    pub fn new(
-        me: NodeId,
-        nodes: NodeSet,
-        seed: u64,
-        backoff: Span,
-        memory: Memory,
-    ) -> Register {
+    pub fn new(me: NodeId, nodes: NodeSet, seed: u64, backoff: Span, memory: Memory) -> Register {
         let mut register = Register {
             me,
             nodes: nodes.with(me),

@@ -8,8 +8,8 @@ use crate::time::Instant;
 /// Times that silent nodes are asked again in one stage of a ballot.
 const ASKED_AGAIN_MAX: u32 = 16;
 
-/// Messages that may wait to be fetched; the oldest goes first, and is asked for again.
-const MAIL_MAX: usize = 128;
+/// Messages that may wait to be fetched after each event; the oldest goes first, and is asked for again.
+pub const MAIL_MAX: usize = 16;
 
 /// The answers to the ballot under way.
 #[derive(Debug, Default)]

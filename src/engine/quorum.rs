@@ -1,0 +1,144 @@
+//! Which quorum can change the view now, and what the registers say to each other.
+//!
+//! Usually the shared disk and the node that asks are enough. While the disk does not answer every
+//! configured node must agree, over the networks; so a lost disk costs no command as long as all
+//! nodes are there. What was agreed without the disk is told to whoever cannot read it there.
+
+use super::{Action, Engine};
+use crate::frame::Flags;
+use crate::mldc::{Origin, Packet, split};
+use crate::model::{NodeId, NodeSet};
+use crate::register::{self, Message};
+
+impl Engine {
+    /// Has the disk shown the register's blocks lately?
+    pub(super) fn disk_answers(&self) -> bool {
+        let fresh = |at| self.now.since(at) <= self.timing().suspect;
+        self.read_ok && self.last_read.is_some_and(fresh)
+    }
+
+    /// Can a change of the view be decided at all, as far as can be seen from here?
+    pub(super) fn can_change(&self) -> bool {
+        self.read_ok || (self.is_member() && self.missing_voters().is_empty())
+    }
+
+    /// Nodes that would have to agree to a change without the disk, and cannot now.
+    pub(super) fn missing_voters(&self) -> NodeSet {
+        let nodes = self.setup.nodes.iter().map(|(node, _)| *node);
+        let missing = nodes.filter(|node| {
+            if *node == self.me() {
+                return !self.register.votes() || self.id_in_use();
+            }
+            let peer = self.peers.of(*node);
+            let votes = peer.flags.contains(Flags::VOTES) && !peer.incompatible;
+            !votes || !self.heard_lately(*node) || !self.heard_on_network(*node)
+        });
+        missing.collect()
+    }
+
+    /// Has anything come from the node over a network lately?
+    pub(super) fn heard_on_network(&self, node: NodeId) -> bool {
+        let networks = (0..self.links.len()).filter(|link| self.setup.networks >> link & 1 == 1);
+        let peer = self.peers.of(node);
+        let mut heard = networks.filter_map(|link| peer.on_link[link]);
+        heard.any(|at| self.now.since(at) <= self.timing().suspect)
+    }
+
+    /// Tells the register which quorum there is, if that has changed.
+    pub(super) fn tell_media(&mut self) {
+        let disk = self.disk_answers();
+        let network = !disk && self.is_member() && self.missing_voters().is_empty();
+        if self.media != Some((disk, network)) {
+            self.media = Some((disk, network));
+            self.register
+                .handle(self.now, register::Event::Media { disk, network });
+        }
+    }
+
+    /// A piece of a message. Of a life that is not the one whose frames are fresh, and while
+    /// another machine uses this node's number, nothing is listened to.
+    pub(super) fn on_packet(&mut self, packet: &Packet) {
+        let from = packet.origin.sender;
+        let peer = self.peers.of(from);
+        let known = peer.incarnation == Some(packet.origin.incarnation);
+        if !known || peer.incompatible || !self.configured(from) || self.id_in_use() {
+            self.refused_messages += 1;
+            return;
+        }
+        let Some((from, _, bytes)) = self.assembler.take(packet) else {
+            return;
+        };
+        match Message::decode(&bytes) {
+            Ok(message) => {
+                let message = &message;
+                self.register
+                    .handle(self.now, register::Event::Heard { from, message });
+            }
+            Err(_) => self.refused_messages += 1,
+        }
+    }
+
+    /// Puts what the registers say to each other on its way.
+    pub(super) fn post(&mut self) {
+        while let Some((to, message)) = self.register.poll_mail() {
+            if self.id_in_use() {
+                continue;
+            }
+            // Above all numbers of an earlier core of this life, as frames are.
+            self.mail_number = self.sequence.max(self.mail_number + 1);
+            let origin = Origin {
+                cluster: self.setup.cluster,
+                sender: self.me(),
+                incarnation: self.setup.incarnation,
+            };
+            for packet in split(origin, to, self.mail_number, &message.encode()) {
+                self.act(Action::Mail(packet));
+            }
+        }
+        if let Some(record) = self.register.poll_record() {
+            self.act(Action::Keep(record));
+        }
+    }
+
+    /// At a heartbeat: who knows an older view and cannot read the newer one hears of it. Who reads
+    /// the disk is told as well if that takes long: the view may not be there.
+    pub(super) fn tell_lagging(&mut self) {
+        let slow = self.now.since(self.view_known_at) >= self.timing().heartbeat;
+        let nodes = self.setup.nodes.iter().map(|(node, _)| *node);
+        let lagging: NodeSet = nodes
+            .filter(|node| {
+                let peer = self.peers.of(*node);
+                let reads = peer.flags.contains(Flags::STORAGE_OK);
+                *node != self.me()
+                    && peer.epoch < self.view.epoch
+                    && (slow || !reads)
+                    && self.heard_lately(*node)
+                    && self.heard_on_network(*node)
+            })
+            .collect();
+        let known = self.register.known();
+        if !lagging.is_empty() && known.epoch == self.view.epoch {
+            let value = known.clone();
+            self.register.tell(lagging, value);
+        }
+    }
+
+    /// Why no change can be decided now, for people.
+    pub(super) fn why_no_change(&self) -> Option<String> {
+        if self.disk_answers() {
+            return None;
+        }
+        let names: Vec<&str> = self
+            .missing_voters()
+            .iter()
+            .map(|node| self.name(node))
+            .collect();
+        (!names.is_empty()).then(|| {
+            let names = names.join(", ");
+            format!(
+                "the shared disk does not answer, and without it every node must agree: {names} \
+                 cannot"
+            )
+        })
+    }
+}
