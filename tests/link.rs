@@ -5,4 +5,5 @@ mod link {
     mod bench;
     mod disk;
     mod ethernet;
+    mod mail;
 }

@@ -1,7 +1,7 @@
 //! What the engine is told and what it orders: facts in, orders out.
 //!
 //! ```text
-//!  link threads --- Frame, LinkState -----------.             .--> Send, to every link thread
+//!  link threads --- Frame, Packet, LinkState ---.             .--> Send, Mail, to all link threads
 //!  disk thread ---- DiskRead, DiskWritten -------> Engine ----+--> Disk, to the disk thread
 //!  runner --------- Report, Command ------------'             '--> Order, Record, Reply, to runner
 //! ```
@@ -10,6 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::frame::Frame;
+use crate::mldc::Packet;
 use crate::model::{NodeId, TaskIndex, TaskState};
 use crate::register::{BlockSeen, Order as DiskOrder};
 use crate::time::Instant;
@@ -26,6 +27,14 @@ pub enum Event {
         link: u8,
         /// The frame.
         frame: Frame,
+    },
+    /// A packet of a message for this node came in on a link; its tag and cluster were checked. The
+    /// same one may come on other links too, and one may come again much later.
+    Packet {
+        /// Position of the link it came in on.
+        link: u8,
+        /// The packet.
+        packet: Packet,
     },
     /// A link thread has emptied its socket or read all slots, having begun at `begun`: what it has
     /// not reported by now was not there.
@@ -94,6 +103,8 @@ pub enum Event {
 pub enum Action {
     /// Send this frame on every link, with the link's own number in it.
     Send(Frame),
+    /// Send this packet on every network link, with the link's own number in it. May be lost.
+    Mail(Packet),
     /// Read or write the register's blocks.
     Disk(DiskOrder),
     /// Have the runner do something.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::latency::Latency;
 use crate::frame::FrameError;
+use crate::mldc::PacketError;
 
 /// One row of [`Counters`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,9 +14,9 @@ pub enum Count {
     Sent,
     /// Frames that a newer one replaced before they could be sent: the link is slow or hung.
     Superseded,
-    /// Frames that could not be sent because the path was down.
+    /// Frames and packets that could not be sent because the path was down.
     Unsent,
-    /// Frames that the kernel refused because a queue was full (`ENOBUFS`, `EAGAIN`).
+    /// Frames and packets that the kernel refused because a queue was full (`ENOBUFS`, `EAGAIN`).
     SendFull,
     /// Sends and writes that failed in any other way.
     SendFailed,
@@ -23,9 +24,11 @@ pub enum Count {
     Received,
     /// Of these, frames that were sent on another link: cables are swapped or share a switch.
     Crossed,
-    /// Own frames that came back: a loop in the network, or two own links on one segment.
+    /// Own frames and packets that came back: a loop in the network, or two own links on one
+    /// segment.
     Echoed,
-    /// Frames with this node's id but of another life: a second node uses it, or an old frame of
+    /// Frames and packets with this node's id but of another life: a second node uses it, or an old
+    /// frame of
     /// this node was sent again.
     Impostor,
     /// Frames in the disk slot of another node than their sender: two nodes use one slot.
@@ -34,7 +37,7 @@ pub enum Count {
     QueueFull,
     /// Times any other event had to wait for room in that queue.
     QueueWait,
-    /// Frames the kernel dropped because this thread was late.
+    /// Frames and packets the kernel dropped because this thread was late.
     SocketFull,
     /// Frames longer than any of ours.
     Oversized,
@@ -42,6 +45,16 @@ pub enum Count {
     RecvFailed,
     /// Register blocks of which a copy was found damaged, or under way, and read once more.
     Reread,
+    /// Packets of messages sent.
+    MailSent,
+    /// Packets that newer ones pushed out of the full queue before they could be sent.
+    MailFull,
+    /// Packets for this node handed to the engine.
+    MailReceived,
+    /// Good packets for this node dropped because the engine's queue was full.
+    MailQueueFull,
+    /// Packets for other nodes: every node on a wire hears them.
+    MailElsewhere,
     /// Times the link came up.
     Ups,
     /// Times it went down.
@@ -50,7 +63,7 @@ pub enum Count {
 
 impl Count {
     /// All rows with their names, in order.
-    pub const ALL: [(Count, &str); 18] = [
+    pub const ALL: [(Count, &str); 23] = [
         (Count::Sent, "sent"),
         (Count::Superseded, "superseded"),
         (Count::Unsent, "unsent"),
@@ -67,6 +80,11 @@ impl Count {
         (Count::Oversized, "oversized"),
         (Count::RecvFailed, "recv-failed"),
         (Count::Reread, "reread"),
+        (Count::MailSent, "mail-sent"),
+        (Count::MailFull, "mail-full"),
+        (Count::MailReceived, "mail-received"),
+        (Count::MailQueueFull, "mail-queue-full"),
+        (Count::MailElsewhere, "mail-elsewhere"),
         (Count::Ups, "ups"),
         (Count::Downs, "downs"),
     ];
@@ -77,6 +95,7 @@ impl Count {
 pub struct Counters {
     rows: [AtomicU64; Count::ALL.len()],
     refused: [AtomicU64; FrameError::KINDS.len()],
+    refused_packets: [AtomicU64; PacketError::KINDS.len()],
     /// How long reads of the slots took; empty on a network.
     pub reads: Latency,
     /// How long writes took; empty on a network.
@@ -98,14 +117,27 @@ impl Counters {
             .map_or(0, |row| row.load(Ordering::Relaxed))
     }
 
-    /// Everything that is not 0, by name: refused frames under the names of [`FrameError::KINDS`].
+    /// Packets refused for this reason, by [`PacketError::kind`].
+    #[must_use]
+    pub fn refused_packets(&self, kind: usize) -> u64 {
+        self.refused_packets
+            .get(kind)
+            .map_or(0, |row| row.load(Ordering::Relaxed))
+    }
+
+    /// Everything that is not 0, by name: what was refused under the names of
+    /// [`FrameError::KINDS`] and [`PacketError::KINDS`].
     pub fn told(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let rows = Count::ALL
             .iter()
             .map(|(count, name)| (*name, self.get(*count)));
         let refused = FrameError::KINDS.iter().enumerate();
         let refused = refused.map(|(kind, name)| (*name, self.refused(kind)));
-        rows.chain(refused).filter(|(_, count)| *count > 0)
+        let packets = PacketError::KINDS.iter().enumerate();
+        let packets = packets.map(|(kind, name)| (*name, self.refused_packets(kind)));
+        rows.chain(refused)
+            .chain(packets)
+            .filter(|(_, count)| *count > 0)
     }
 
     pub(super) fn add(&self, count: Count) {
@@ -119,6 +151,10 @@ impl Counters {
 
     pub(super) fn refuse(&self, error: FrameError) {
         self.refused[error.kind()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn refuse_packet(&self, error: PacketError) {
+        self.refused_packets[error.kind()].fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -135,13 +171,19 @@ mod tests {
             counters.set(*count, at as u64 + 1);
         }
         counters.refuse(HeadError::BadTag.into());
+        counters.refuse_packet(HeadError::BadTag.into());
         let told: Vec<_> = counters.told().collect();
-        assert_eq!(told.len(), Count::ALL.len() + 1);
-        assert_eq!(told.last(), Some(&("bad-tag", 1)));
+        assert_eq!(told.len(), Count::ALL.len() + 2);
+        assert_eq!(
+            told[Count::ALL.len()..],
+            [("bad-tag", 1), ("packet-bad-tag", 1)]
+        );
         let mut names: Vec<_> = Count::ALL.iter().map(|(_, name)| *name).collect();
         names.extend(FrameError::KINDS);
+        names.extend(PacketError::KINDS);
+        let all = names.len();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), Count::ALL.len() + FrameError::KINDS.len());
+        assert_eq!(names.len(), all);
     }
 }

@@ -1,5 +1,7 @@
-//! A link as the rest of the process sees it: a place for the newest frame, and a bell.
+//! A link as the rest of the process sees it: a place for the newest frame, a short queue for
+//! packets, and a bell.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -11,7 +13,11 @@ use parking_lot::Mutex;
 
 use super::counters::{Count, Counters};
 use crate::frame::Frame;
+use crate::mldc::Packet;
 use crate::register::{Block, Order};
+
+/// Packets that may wait for a link: six of the longest messages. When it is full the oldest goes.
+pub const MAIL_MAX: usize = 64;
 
 /// A running link. Dropping it stops the thread without waiting for it.
 #[derive(Debug)]
@@ -42,6 +48,22 @@ impl LinkHandle {
         {
             self.counters.add(Count::Superseded);
         }
+        self.inbox.wake();
+    }
+
+    /// Has a packet sent, with the link's own number in it, after the frame if one waits. A disk
+    /// ignores it. At most [`MAIL_MAX`] wait; the oldest of them makes room. Never blocks.
+    pub fn mail(&self, packet: &Packet) {
+        if !self.inbox.carries_mail {
+            return;
+        }
+        let mut work = self.inbox.work.lock();
+        if work.mail.len() == MAIL_MAX {
+            work.mail.pop_front();
+            self.counters.add(Count::MailFull);
+        }
+        work.mail.push_back(packet.clone());
+        drop(work);
         self.inbox.wake();
     }
 
@@ -102,6 +124,8 @@ impl Drop for LinkHandle {
 pub(super) struct Work {
     /// The newest frame not yet sent.
     pub(super) frame: Option<Frame>,
+    /// Packets not yet sent, the oldest first; at most [`MAIL_MAX`].
+    pub(super) mail: VecDeque<Packet>,
     /// The own block to write; a read follows it.
     pub(super) write: Option<Block>,
     /// All blocks are to be read.
@@ -110,7 +134,7 @@ pub(super) struct Work {
 
 impl Work {
     pub(super) fn is_empty(&self) -> bool {
-        self.frame.is_none() && self.write.is_none() && !self.read
+        self.frame.is_none() && self.mail.is_empty() && self.write.is_none() && !self.read
     }
 }
 
@@ -119,14 +143,16 @@ impl Work {
 pub(super) struct Inbox {
     /// Locked for the time of a copy only.
     work: Mutex<Work>,
+    carries_mail: bool,
     stopped: AtomicBool,
     waker: Waker,
 }
 
 impl Inbox {
-    pub(super) fn new(waker: Waker) -> Inbox {
+    pub(super) fn new(waker: Waker, carries_mail: bool) -> Inbox {
         Inbox {
             work: Mutex::default(),
+            carries_mail,
             stopped: AtomicBool::new(false),
             waker,
         }
@@ -140,6 +166,7 @@ impl Inbox {
         }
         Work {
             frame: work.frame.take(),
+            mail: std::mem::take(&mut work.mail),
             write: None,
             read: false,
         }

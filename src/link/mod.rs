@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!            LinkHandle                          link thread
-//! engine --> newest frame, disk orders --wake--> turn: ready, then send, then recv
-//! engine <-- Event ---------- bounded channel <------'
+//! engine --> newest frame, mail, orders --wake--> turn: ready, then send, then recv
+//! engine <-- Event ---------- bounded channel <-------'
 //! ```
 //!
 //! A turn of the thread is: notice what changed about the path, wait, carry out disk orders, send
@@ -13,10 +13,16 @@
 //! What is bounded, and what happens at the bound:
 //!
 //! - frames to send: one. A newer frame takes the place of one not yet sent, which is counted.
+//! - packets to send: [`MAIL_MAX`]. A newer packet takes the place of the oldest, which is counted:
+//!   its message is lost, and its sender repeats what still matters.
 //! - disk orders: one write and one read; the engine has no more under way.
 //! - events: the caller's channel. When it is full a frame is dropped and counted, and the thread
-//!   does not claim to have drained its link; every other event waits for room, which stops this
-//!   link's thread and nothing else: with an engine that does not listen it has nothing to do.
+//!   does not claim to have drained its link; a packet is dropped and counted; every other event
+//!   waits for room, which stops this link's thread and nothing else: with an engine that does not
+//!   listen it has nothing to do.
+//!
+//! Packets go out on networks only. What nodes agree on over messages they agree on over a disk by
+//! the register's blocks, so a disk has no use for them.
 //!
 //! Nothing is logged here: states go out as events, everything else is counted.
 
@@ -37,12 +43,13 @@ use mio::{Registry, Token};
 pub use counters::{Count, Counters};
 pub use disk::{AreaDisk, DiskProbe, Measured, ProbeError, probe_disk};
 pub use ethernet::group_mac;
-pub use handle::{LinkHandle, OrderRefused};
+pub use handle::{LinkHandle, MAIL_MAX, OrderRefused};
 pub use latency::{Latency, LatencySeen};
 pub use thread::spawn;
 
 use crate::config::{Config, LinkConfig, LinkKind};
 use crate::frame::{Frame, Keyring};
+use crate::mldc::Packet;
 use crate::model::{ClusterId, Incarnation, NodeId};
 use crate::register::Block;
 use crate::time::Instant;
@@ -68,6 +75,14 @@ pub enum Medium {
 }
 
 impl Medium {
+    /// Does it carry packets of messages?
+    const fn carries_mail(&self) -> bool {
+        match self {
+            Medium::Ethernet { .. } => true,
+            Medium::Disk { .. } => false,
+        }
+    }
+
     /// What a configured link is made of on `node`; none if the node is not configured.
     #[must_use]
     pub fn of(config: &Config, link: &LinkConfig, node: NodeId) -> Option<Medium> {
@@ -113,8 +128,8 @@ trait Link {
     /// Takes in all that is there and tells it.
     fn recv(&mut self, scope: Scope, out: &mut Outlet) -> Received;
 
-    /// Sends a frame, or writes the register block and tells what came of it. What cannot leave is
-    /// counted and forgotten.
+    /// Sends a frame or a packet, or writes the register block and tells what came of it. What
+    /// cannot leave is counted and forgotten.
     fn send(&mut self, load: Load<'_>, out: &mut Outlet);
 
     /// Whether it works, and why; changes in all three calls.
@@ -125,6 +140,8 @@ trait Link {
 enum Load<'a> {
     /// A heartbeat.
     Frame(&'a Frame),
+    /// A packet of a message; only a network takes it.
+    Packet(&'a Packet),
     /// This node's register block; only a disk takes it.
     Block(&'a Block),
 }

@@ -1,7 +1,8 @@
 //! The way from a link's thread to the engine.
 //!
-//! A frame that finds the queue full is dropped: the next one says the same and more. All other
-//! events must arrive: they wait for room.
+//! A frame that finds the queue full is dropped: the next one says the same and more. So is a
+//! packet: its sender repeats what it needs an answer to. All other events must arrive: they wait
+//! for room.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use super::counters::{Count, Counters};
 use super::handle::Inbox;
 use crate::engine::Event;
 use crate::frame::Frame;
+use crate::mldc::Packet;
 use crate::time::Instant;
 
 /// How often a thread that waits for room looks whether it has been told to stop.
@@ -69,6 +71,16 @@ impl Outlet {
                 self.counters.add(Count::QueueFull);
                 self.dropped = true;
             }
+            Err(TrySendError::Disconnected(_)) => self.closed = true,
+        }
+    }
+
+    /// Hands over a packet, or drops it if there is no room.
+    pub(super) fn packet(&mut self, packet: Packet) {
+        let link = self.link;
+        match self.events.try_send(Event::Packet { link, packet }) {
+            Ok(()) => self.counters.add(Count::MailReceived),
+            Err(TrySendError::Full(_)) => self.counters.add(Count::MailQueueFull),
             Err(TrySendError::Disconnected(_)) => self.closed = true,
         }
     }

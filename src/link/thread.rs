@@ -3,7 +3,7 @@
 //! ```text
 //! ready ---> wait for work, traffic, a change ---> write block, read blocks ---> send, recv ---.
 //!   ^                                                                                        |
-//!   '----------------------------------------------------------------------------------------'
+//!   '---------------------------------------------------------------------------- mail ------'
 //! ```
 
 use std::io;
@@ -44,7 +44,8 @@ pub fn spawn(
     setup: impl FnOnce() + Send + 'static,
 ) -> io::Result<LinkHandle> {
     let poll = Poll::new()?;
-    let inbox = Arc::new(Inbox::new(Waker::new(poll.registry(), WAKE)?));
+    let waker = Waker::new(poll.registry(), WAKE)?;
+    let inbox = Arc::new(Inbox::new(waker, parameters.medium.carries_mail()));
     let counters = Arc::new(Counters::default());
     let (alive, ended) = crossbeam_channel::bounded(0);
     let out = Outlet::new(parameters.index, events, inbox.clone(), counters.clone());
@@ -116,7 +117,8 @@ fn turn(link: &mut dyn Link, work: &Work, traffic: bool, out: &mut Outlet) -> bo
     }
     if work.write.is_some() || work.read {
         received = link.recv(Scope::All, out);
-    } else if traffic {
+    } else if traffic || !work.mail.is_empty() {
+        // A stream of mail leaves no time to wait for traffic.
         received = link.recv(Scope::Used, out);
     }
     if let Some(frame) = &work.frame {
@@ -126,6 +128,10 @@ fn turn(link: &mut dyn Link, work: &Work, traffic: bool, out: &mut Outlet) -> bo
         if received == Received::All {
             out.drained(begun);
         }
+    }
+    // Behind the heartbeat, which keeps nodes alive; a message only changes what they do.
+    for packet in &work.mail {
+        link.send(Load::Packet(packet), out);
     }
     received == Received::More
 }

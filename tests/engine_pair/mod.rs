@@ -118,7 +118,7 @@ impl Pair {
                 let failure = None;
                 self.tell(i, Event::Report(Report::Done { op, task, failure }));
             }
-            Action::Record(_) | Action::Reply { .. } | Action::Left => {}
+            Action::Mail(_) | Action::Record(_) | Action::Reply { .. } | Action::Left => {}
         }
     }
 

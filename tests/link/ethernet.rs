@@ -11,7 +11,7 @@ use super::bench::{CLUSTER, Namespace, Station, frame, keyring, life, node, pass
 const ETHERTYPE: u16 = 0x88B5;
 
 /// Two namespaces joined by a cable, `left` here and `right` there.
-fn cable() -> (Namespace, Namespace) {
+pub(crate) fn cable() -> (Namespace, Namespace) {
     let (here, there) = (Namespace::new(), Namespace::new());
     plug(&here, &there);
     (here, there)
@@ -26,14 +26,14 @@ fn plug(here: &Namespace, there: &Namespace) {
     there.run("ip link set right up");
 }
 
-fn medium(interface: &str) -> Medium {
+pub(crate) fn medium(interface: &str) -> Medium {
     Medium::Ethernet {
         interface: interface.to_owned(),
         ethertype: ETHERTYPE,
     }
 }
 
-fn pair(here: &Namespace, there: &Namespace) -> (Station, Station) {
+pub(crate) fn pair(here: &Namespace, there: &Namespace) -> (Station, Station) {
     let one = Station::start((1, 0), medium("left"), here.entrance());
     let two = Station::start((2, 0), medium("right"), there.entrance());
     one.wait_state(true);
@@ -151,7 +151,7 @@ fn an_interface_may_come_after_its_link() {
 }
 
 /// Puts `payloads` on the wire at the other end.
-fn inject(there: &Namespace, payloads: &[Vec<u8>]) {
+pub(crate) fn inject(there: &Namespace, payloads: &[Vec<u8>]) {
     there.within(|| {
         let index = nix::net::if_::if_nametoindex("right").expect("the interface");
         let filter = FrameFilter {

@@ -416,6 +416,7 @@ impl World {
             Action::Reply { request, outcome } => {
                 self.say(i, || format!("reply {request}: {outcome:?}"));
             }
+            Action::Mail(_) => {}
             Action::Left => self.left(i),
         }
     }

@@ -240,6 +240,7 @@ impl Link for DiskLink {
     fn send(&mut self, load: Load<'_>, out: &mut Outlet) {
         match load {
             Load::Frame(frame) => self.write_frame(frame),
+            Load::Packet(_) => {}
             Load::Block(block) => self.write_block(block, out),
         }
     }

@@ -35,6 +35,7 @@ use super::outlet::Outlet;
 use super::{Link, Load, Parameters, Readiness, Received, Scope, State, TRAFFIC};
 use crate::frame::layout::{FRAME_LEN, MAGIC};
 use crate::frame::{Frame, Keyring};
+use crate::mldc::Packet;
 use crate::model::{ClusterId, Incarnation, NodeId};
 use crate::time::{Instant, Span};
 use interface::{Interface, Usable};
@@ -253,6 +254,10 @@ impl EthernetLink {
     /// of another machine with this node's id.
     fn hear(&mut self, out: &mut Outlet) {
         for frame in self.batch.frames() {
+            if Packet::claimed(frame.payload) {
+                self.hear_packet(frame.payload, out);
+                continue;
+            }
             match self
                 .heard
                 .decode_into(frame.payload, &self.keyring, &self.cluster)
@@ -267,6 +272,20 @@ impl EthernetLink {
                     out.frame(&self.heard);
                 }
             }
+        }
+    }
+
+    /// Hands on a packet that another node has sent to this one.
+    fn hear_packet(&self, payload: &[u8], out: &mut Outlet) {
+        match Packet::decode(payload, &self.keyring, &self.cluster) {
+            Err(error) => self.counters.refuse_packet(error),
+            Ok(packet) if packet.origin.sender == self.node => {
+                let own = packet.origin.incarnation == self.incarnation;
+                self.counters
+                    .add(if own { Count::Echoed } else { Count::Impostor });
+            }
+            Ok(packet) if packet.to != self.node => self.counters.add(Count::MailElsewhere),
+            Ok(packet) => out.packet(packet),
         }
     }
 
@@ -332,18 +351,29 @@ impl Link for EthernetLink {
     }
 
     fn send(&mut self, load: Load<'_>, out: &mut Outlet) {
-        let Load::Frame(frame) = load else { return };
-        // What was heard before this heartbeat is told before anybody can be judged by it.
-        self.recv(Scope::Used, out);
+        let sent = match load {
+            Load::Block(_) => return,
+            Load::Frame(frame) => {
+                // What was heard before this heartbeat is told before anybody can be judged by it.
+                self.recv(Scope::Used, out);
+                let mut frame = frame.clone();
+                frame.link = self.index;
+                frame.encode(&self.keyring, &mut self.bytes);
+                Count::Sent
+            }
+            Load::Packet(packet) => {
+                let mut packet = packet.clone();
+                packet.link = self.index;
+                packet.encode(&self.keyring, &mut self.bytes);
+                Count::MailSent
+            }
+        };
         let (Some(socket), Some(mac)) = (&self.socket, self.interface.mac()) else {
             self.counters.add(Count::Unsent);
             return;
         };
-        let mut frame = frame.clone();
-        frame.link = self.index;
-        frame.encode(&self.keyring, &mut self.bytes);
         match socket.send(self.group_mac, mac, &self.bytes) {
-            Ok(()) => self.counters.add(Count::Sent),
+            Ok(()) => self.counters.add(sent),
             Err(error) => self.not_sent(&error),
         }
     }
