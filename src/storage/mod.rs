@@ -1,3 +1,4 @@
-//! What Standfast keeps on shared disks.
+//! What Standfast keeps on disks: the area that nodes share, and each node's own record.
 
 pub mod area;
+pub mod kept;

@@ -2,8 +2,8 @@
 //! runs.
 //!
 //! ```text
-//! link-0, link-1, ...   one real-time thread each     --events--> engine --frames, packets, orders-->
-//! port                  core.sock, the runner's end   -reports--> engine --orders, records------>
+//! link-0, link-1, ...   a real-time thread each  --events--> engine --frames, packets, orders-->
+//! port                  core.sock, runner's end  -reports--> engine --orders, records----------->
 //! engine (main thread)  real-time; publishes lease and grants in the page before anything is done
 //! ```
 //!
