@@ -204,7 +204,7 @@ pub struct ShowArgs {
         With --json: {cluster, node, epoch, standing, waiting_for, lease_ms, proof, age_ms,\n\
         nodes: [{name, id, state, standby, heard_ms, epoch, evicted}],\n\
         links: [{name, up, reason, frames, crossed, downs, peers: {node: heard_ms}}],\n\
-        register: {reachable, read_ms, trouble},\n\
+        register: {reachable, read_ms, trouble, missing_voters: [node], refused_messages},\n\
         tasks: [{name, owner, heir, wanted, state, states: {node: state}, blocked, epoch, \
         failed_on, \
         cause}],\nalarms: [text], page}. Times in milliseconds; null where nothing is known.")]

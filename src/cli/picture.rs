@@ -23,7 +23,7 @@ fn print_snapshot(names: &Names, snapshot: &Snapshot, out: &mut dyn Write) -> io
         }],
         ["this node".to_owned(), standing(snapshot)],
         ["lease".to_owned(), lease(snapshot)],
-        ["register".to_owned(), register(snapshot)],
+        ["register".to_owned(), register(names, snapshot)],
     ];
     write!(out, "{}", table::rows(head))?;
     let nodes = snapshot
@@ -73,7 +73,7 @@ fn lease(snapshot: &Snapshot) -> String {
     )
 }
 
-fn register(snapshot: &Snapshot) -> String {
+fn register(names: &Names, snapshot: &Snapshot) -> String {
     let register = &snapshot.register;
     let mut text = if register.reachable {
         "reachable"
@@ -84,6 +84,19 @@ fn register(snapshot: &Snapshot) -> String {
     text.push_str(&format!(", last read {}", words::ago(register.read_ms)));
     if let Some(trouble) = &register.trouble {
         text.push_str(&format!("; {trouble}"));
+    }
+    let missing: Vec<String> = register
+        .missing_voters
+        .iter()
+        .map(|node| names::of_node(names, *node))
+        .collect();
+    match (register.reachable, missing.as_slice()) {
+        (_, []) => text.push_str("; all nodes can agree without the disk"),
+        (true, _) => {}
+        (false, missing) => {
+            let missing = missing.join(", ");
+            text.push_str(&format!("; no changes: {missing} cannot agree to them"));
+        }
     }
     text
 }

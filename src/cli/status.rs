@@ -242,6 +242,11 @@ fn snapshot_json(names: &Names, snapshot: &Snapshot) -> Value {
         .alarms
         .iter()
         .map(|alarm| names::in_alarm(names, alarm));
+    let missing_voters = snapshot
+        .register
+        .missing_voters
+        .iter()
+        .map(|node| names::of_node(names, *node));
     json!({
         "epoch": snapshot.epoch,
         "standing": snapshot.standing,
@@ -255,6 +260,8 @@ fn snapshot_json(names: &Names, snapshot: &Snapshot) -> Value {
             "reachable": snapshot.register.reachable,
             "read_ms": snapshot.register.read_ms,
             "trouble": snapshot.register.trouble,
+            "missing_voters": missing_voters.collect::<Vec<_>>(),
+            "refused_messages": snapshot.register.refused_messages,
         },
         "tasks": snapshot.tasks.iter().map(|task| task_json(names, task)).collect::<Vec<_>>(),
         "alarms": alarms.collect::<Vec<_>>(),

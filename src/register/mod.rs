@@ -2,9 +2,9 @@
 //!
 //! A pure state machine: it orders reads and writes, is told how they ended, and says what it
 //! knows. One lives in each node, in the thread that decides. The medium is one shared disk with a
-//! block per node that only this node writes ([Disk Paxos], Gafni and Lamport 2003), and the rule
-//! for values is that of CASPaxos (Rystsov 2018): a ballot proposes either a successor of the
-//! newest value it found, or that value again.
+//! block per node that only this node writes ([Disk Paxos], Gafni and Lamport 2003), and all nodes
+//! together while that disk is away. The rule for values is that of CASPaxos (Rystsov 2018): a
+//! ballot proposes either a successor of the newest value it found, or that value again.
 //!
 //! ```text
 //!          phase 1                                      phase 2
@@ -36,6 +36,33 @@
 //!    descendant, by 2, and not the known value.
 //! 6. *Own ballots never fall*, over restarts too: nothing is written before the own block was
 //!    read, nor after a failed write before a read has shown what became of it.
+//!
+//! # Without the disk
+//!
+//! Each node is an acceptor of its own besides: it has a promise, and a value accepted last. Two
+//! kinds of quorum: **the disk and the node that asks**, and **all configured nodes**. Any two of
+//! them have a member in common: the disk, or the node that asked by the disk, which is among all.
+//!
+//! ```text
+//!   all nodes --Prepare b--> each keeps the promise in its file, tells what it accepted last
+//!             --Accept b---> each keeps it in its file --Accepted--> decided --Decided--> all
+//! ```
+//!
+//! 7. *The asker's own voice in a disk ballot* costs nothing: it promises and accepts in memory, at
+//!    the moment the write is ordered, and the own block is where that voice is written down. The
+//!    looks of a disk ballot take in the own voice like one more block, so they see what all nodes
+//!    have accepted, and a higher promise that was given in between.
+//! 8. *What others are told is in the file first.* After a restart the voice is the higher of own
+//!    block and file, and silent until both were read.
+//! 9. So 1 and 2 hold for mixed ballots: a higher ballot by all nodes has the promise of the lower
+//!    one's asker, given after that had accepted (then it finds the value) or before (then the
+//!    lower ballot fails on its own promise). A higher ballot by the disk is begun by a node that
+//!    accepted the lower one, if all did, and finds it in itself.
+//! 10. *Learned by reading* needs the value on the disk itself: what only this node has accepted no
+//!    read shows to be decided. *Learned by being told* comes from a node that knows.
+//! 11. *Proof*: a successor decided by all nodes was accepted by this one before, and 5 takes its
+//!    voice in.
+//! 12. Whoever finds the disk behind its own voice brings it there by a ballot, with a jitter.
 //!
 //! What can go wrong is in [`Trouble`]. What no protocol on plain writes survives is a write that
 //! lands after its node has read the block again (an earlier life's, or one the array kept): the

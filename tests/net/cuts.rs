@@ -35,6 +35,19 @@ fn one_cable(lab: &mut Lab) -> Result<(), Trouble> {
     Ok(())
 }
 
+/// Whatever is lost, the task moves on command to the other node, and back.
+fn commands_work(lab: &mut Lab, owner: usize) -> Result<(), Trouble> {
+    let verdict = lab.switch_over(1 - owner)?;
+    must_move(lab, &verdict, 1)?;
+    let name = lab.name(1 - owner).to_owned();
+    let from = lab.probe.now();
+    lab.nodes[owner].cli(&["standby", &name])?;
+    let verdict = lab.moved_to(owner, from)?;
+    must_move(lab, &verdict, 1)?;
+    lab.nodes[owner].cli(&["online", &name])?;
+    Ok(())
+}
+
 fn set_heartbeats(lab: &Lab, up: bool) -> Result<(), Trouble> {
     lab.nodes
         .iter()
@@ -48,14 +61,7 @@ fn all_cables(lab: &mut Lab) -> Result<(), Trouble> {
     let verdict = lab.watch(from, lasting(10, 60));
     must_move(lab, &verdict, 0)?;
 
-    let verdict = lab.switch_over(1 - owner)?;
-    must_move(lab, &verdict, 1)?;
-    let name = lab.name(1 - owner).to_owned();
-    let from = lab.probe.now();
-    lab.nodes[owner].cli(&["standby", &name])?;
-    let verdict = lab.moved_to(owner, from)?;
-    must_move(lab, &verdict, 1)?;
-    lab.nodes[owner].cli(&["online", &name])?;
+    commands_work(lab, owner)?;
 
     let from = lab.probe.now();
     set_heartbeats(lab, true)?;
@@ -77,8 +83,12 @@ fn lose_disks(lab: &mut Lab, nodes: &[usize]) -> Result<(), Trouble> {
     set_disks(lab, nodes, false)?;
     let verdict = lab.watch(from, lasting(10, 60));
     must_move(lab, &verdict, 0)?;
+    commands_work(lab, owner)?;
+    let from = lab.probe.now();
     set_disks(lab, nodes, true)?;
     lab.settle()?;
+    let verdict = lab.watch(from, lasting(2, 10));
+    must_move(lab, &verdict, 0)?;
     let verdict = lab.switch_over(1 - owner)?;
     must_move(lab, &verdict, 1)
 }
