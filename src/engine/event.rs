@@ -3,6 +3,7 @@
 //! ```text
 //!  link threads --- Frame, Packet, LinkState ---.             .--> Send, Mail, to all link threads
 //!  disk thread ---- DiskRead, DiskWritten -------> Engine ----+--> Disk, to the disk thread
+//!  keep thread ---- Kept, KeepFailed -----------|             |--> Keep, to the keep thread
 //!  runner --------- Report, Command ------------'             '--> Order, Record, Reply, to runner
 //! ```
 //! Everything here can be recorded and replayed; nothing refers to a clock, socket or file.
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::frame::Frame;
 use crate::mldc::Packet;
 use crate::model::{NodeId, TaskIndex, TaskState};
-use crate::register::{BlockSeen, Order as DiskOrder};
+use crate::register::{Block, BlockSeen, Order as DiskOrder};
 use crate::time::Instant;
 
 /// A fact the engine is told. By value, frame and all: a box would be an allocation for each frame.
@@ -78,6 +79,19 @@ pub enum Event {
         /// After it had returned.
         at: Instant,
     },
+    /// The record that was ordered to be kept is on this node's own disk.
+    Kept {
+        /// After the write had returned.
+        at: Instant,
+    },
+    /// The record that was ordered to be kept is not known to be on this node's own disk: after a
+    /// restart either it or the one before is found. A later order may succeed.
+    KeepFailed {
+        /// After the attempt.
+        at: Instant,
+        /// Why, for people.
+        reason: String,
+    },
     /// The guard has taken back what it held for these tasks (bit by task index).
     Revoked {
         /// Which tasks.
@@ -107,6 +121,10 @@ pub enum Action {
     Mail(Packet),
     /// Read or write the register's blocks.
     Disk(DiskOrder),
+    /// Keep this record on the node's own disk, in place of the one before. Ordered only if
+    /// [`Setup::kept`](super::Setup) is a place to keep it in, and only after the order before was
+    /// answered. The record's `writes` are of no interest.
+    Keep(Block),
     /// Have the runner do something.
     Order(Order),
     /// Keep this for `history` and `why`.

@@ -44,7 +44,7 @@ use crate::config::Timing;
 use crate::model::{
     ClusterId, ConfigHash, Incarnation, LINKS_MAX, NodeId, NodeSet, TASKS_MAX, TaskIndex,
 };
-use crate::register::Register;
+use crate::register::{Block, Register};
 use crate::time::{Instant, Span};
 use changes::Proposal;
 use command::Waiting;
@@ -82,6 +82,22 @@ pub struct Setup {
     pub resumed: Option<Resumed>,
     /// The node is watched by a hardware watchdog.
     pub watchdog: bool,
+    /// What the node has kept on its own disk.
+    pub kept: KeptBlock,
+}
+
+/// What stands in a node's own record: the promises it gave over the network, and what it accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum KeptBlock {
+    /// There is no record and none can be made, or it is lost: the node may have promised anything,
+    /// and must neither promise nor accept anything in this life.
+    #[default]
+    Nowhere,
+    /// The record is empty: nothing was ever kept. Or the file was removed, by a person or with its
+    /// disk; that looks the same.
+    Nothing,
+    /// This was kept last. Ballots may be other nodes'; `writes` is of no interest.
+    Block(Block),
 }
 
 /// What an earlier core of this life left to its successor.

@@ -37,6 +37,7 @@ fn engine(resumed: Option<Resumed>) -> Engine {
         seed: 9,
         first_sequence: 0,
         resumed,
+        kept: KeptBlock::Nowhere,
         watchdog: false,
     };
     Engine::new(setup, Instant(1_000_000_000))

@@ -28,7 +28,7 @@ impl Engine {
         match event {
             Event::Tick => {}
             Event::Frame { link, frame } => self.on_frame(link, &frame),
-            Event::Packet { .. } => {}
+            Event::Packet { .. } | Event::Kept { .. } | Event::KeepFailed { .. } => {}
             Event::LinkDrained { link, begun } => {
                 if let Some(view) = self.links.get_mut(usize::from(link)) {
                     view.drained = view.drained.max(Some(begun));

@@ -2,7 +2,7 @@
 //! this file: the first runs all tasks, and its turns are what is measured.
 
 use standfast::config::Timing;
-use standfast::engine::{Action, Engine, Event, Found, Order, Report, Setup, TaskSetup};
+use standfast::engine::{Action, Engine, Event, Found, KeptBlock, Order, Report, Setup, TaskSetup};
 use standfast::frame::Frame;
 use standfast::model::{Incarnation, NodeId, TASKS_MAX};
 use standfast::register::{BlockSeen, Order as DiskOrder};
@@ -43,6 +43,7 @@ fn setup(id: u8) -> Setup {
         first_sequence: 0,
         resumed: None,
         watchdog: false,
+        kept: KeptBlock::Nowhere,
     }
 }
 
@@ -118,7 +119,11 @@ impl Pair {
                 let failure = None;
                 self.tell(i, Event::Report(Report::Done { op, task, failure }));
             }
-            Action::Mail(_) | Action::Record(_) | Action::Reply { .. } | Action::Left => {}
+            Action::Mail(_)
+            | Action::Keep(_)
+            | Action::Record(_)
+            | Action::Reply { .. }
+            | Action::Left => {}
         }
     }
 

@@ -1,6 +1,6 @@
 //! The life of a node: power, daemon, core, guard; how each of them ends and begins again.
 
-use standfast::engine::{Engine, Event, Setup, TaskSetup};
+use standfast::engine::{Engine, Event, KeptBlock, Setup, TaskSetup};
 use standfast::node::guard::rule::{PageReading, Rule};
 
 use crate::clock::Clock;
@@ -232,6 +232,7 @@ impl World {
             first_sequence: node.page.sequence + 1_000 * u64::from(node.page.sequence > 0),
             resumed: Some(node.resumed()),
             watchdog: true,
+            kept: KeptBlock::Nowhere,
         }
     }
 

@@ -416,7 +416,7 @@ impl World {
             Action::Reply { request, outcome } => {
                 self.say(i, || format!("reply {request}: {outcome:?}"));
             }
-            Action::Mail(_) => {}
+            Action::Mail(_) | Action::Keep(_) => {}
             Action::Left => self.left(i),
         }
     }

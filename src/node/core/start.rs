@@ -9,10 +9,11 @@ use standfast_sys::realtime::{self, Outcome};
 use standfast_sys::sharedpage::SharedPage;
 use thiserror::Error;
 
+use super::keep::Keep;
 use super::port::Port;
 use super::{PRIORITY, become_realtime_thread, now};
 use crate::config::{Config, LinkKind, WatchdogSource};
-use crate::engine::{Class, Event, Record, Resumed, Setup, TaskSetup};
+use crate::engine::{Class, Event, KeptBlock, Record, Resumed, Setup, TaskSetup};
 use crate::frame::Keyring;
 use crate::link::{self, LinkHandle, Medium, Parameters};
 use crate::model::{Incarnation, NodeId};
@@ -21,7 +22,11 @@ use crate::node::options::{NoName, Options};
 use crate::node::page::{PAGE_WORDS, word};
 use crate::node::paths;
 use crate::node::secret::{self, SecretError};
-use crate::time::Instant;
+use crate::storage::kept::Owner;
+use crate::time::{Instant, Span};
+
+/// Longest wait for the node's own record when there is nothing to lose by waiting.
+const OPEN_PATIENCE: Span = Span::from_ms(5_000);
 
 /// Why the core cannot start.
 #[derive(Debug, Error)]
@@ -50,6 +55,9 @@ pub enum StartError {
     /// A link's thread.
     #[error("link {0} cannot be started")]
     Link(String, #[source] io::Error),
+    /// The thread for the node's own record.
+    #[error("the thread that keeps this node's own record cannot be started")]
+    Keep(#[source] io::Error),
     /// No random numbers.
     #[error("the kernel gives no random numbers")]
     Random(#[source] getrandom::Error),
@@ -114,7 +122,43 @@ pub(super) fn setup(
             lease_deadline: Instant(load(word::LEASE_DEADLINE)),
             granted: load(word::GRANTED),
         }),
+        kept: KeptBlock::Nowhere,
         watchdog: matches!(config.watchdog().source, WatchdogSource::Device(_)),
+    })
+}
+
+/// Starts the thread that keeps the node's own record.
+pub(super) fn keep(
+    options: &Options,
+    setup: &Setup,
+    keyring: &Keyring,
+    events: &Sender<Event>,
+) -> Result<Keep, StartError> {
+    let path = paths::register(&options.state_dir, &setup.cluster, setup.me);
+    let owner = Owner {
+        cluster: setup.cluster,
+        node: setup.me,
+        incarnation: setup.incarnation,
+        keyring: keyring.clone(),
+    };
+    Keep::spawn(path, owner, events.clone()).map_err(StartError::Keep)
+}
+
+/// What was kept. A core that goes on with what its predecessor left has no time to wait for a
+/// disk: better without a record than without a lease.
+pub(super) fn kept(keep: &mut Keep, setup: &Setup, port: &Port) -> KeptBlock {
+    let resumes = setup.resumed.unwrap_or_default().lease_deadline > now();
+    let patience = if resumes {
+        setup.timing.heartbeat
+    } else {
+        OPEN_PATIENCE
+    };
+    keep.found(patience.to_std()).unwrap_or_else(|reason| {
+        let outcome = format!(
+            "this node cannot take part in changing the view without the shared disk: {reason}"
+        );
+        warn(port, outcome);
+        KeptBlock::Nowhere
     })
 }
 
@@ -184,17 +228,22 @@ pub(super) fn tell_scheduling(port: &Port) {
         refused.push(format!("the OOM killer may choose this process: {error}"));
     }
     for outcome in refused {
-        port.send(ToRunner::Record(Record {
-            at: now(),
-            epoch: 0,
-            class: Class::Warning,
-            task: None,
-            node: None,
-            trigger: "the core started".into(),
-            evidence: Vec::new(),
-            rule: String::new(),
-            rejected: Vec::new(),
-            outcome,
-        }));
+        warn(port, outcome);
     }
+}
+
+/// Records what this core has to do without.
+fn warn(port: &Port, outcome: String) {
+    port.send(ToRunner::Record(Record {
+        at: now(),
+        epoch: 0,
+        class: Class::Warning,
+        task: None,
+        node: None,
+        trigger: "the core started".into(),
+        evidence: Vec::new(),
+        rule: String::new(),
+        rejected: Vec::new(),
+        outcome,
+    }));
 }

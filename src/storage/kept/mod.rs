@@ -104,7 +104,10 @@ pub enum KeptError {
         path: PathBuf,
     },
     /// Cut off or lengthened.
-    #[error("{} has {len} bytes, not {FILE_LEN}: what this node has promised is lost", path.display())]
+    #[error(
+        "what this node has promised is lost, {} has {len} bytes, not {FILE_LEN}",
+        path.display()
+    )]
     Length {
         /// The file.
         path: PathBuf,
