@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::frame::Frame;
 use crate::mldc::Packet;
 use crate::model::{NodeId, TaskIndex, TaskState};
-use crate::register::{Block, BlockSeen, Order as DiskOrder};
+use crate::register::{Block, BlockSeen, Memory, Order as DiskOrder};
 use crate::time::Instant;
 
 /// A fact the engine is told. By value, frame and all: a box would be an allocation for each frame.
@@ -77,6 +77,13 @@ pub enum Event {
     DiskWriteFailed {
         /// After it had returned.
         at: Instant,
+    },
+    /// The node's own file was read, or cannot be.
+    Remembered {
+        /// What it says.
+        memory: Memory,
+        /// Why it cannot be read or written, and what to do, for people.
+        trouble: Option<String>,
     },
     /// The record that was ordered is in the node's own file.
     Kept {

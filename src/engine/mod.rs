@@ -84,7 +84,7 @@ pub struct Setup {
     pub resumed: Option<Resumed>,
     /// The node is watched by a hardware watchdog.
     pub watchdog: bool,
-    /// What the node's own file says it has promised over the network.
+    /// What the node's own file says it has promised over the network, if that is known already.
     pub memory: Memory,
     /// Links that are networks, bit by position.
     pub networks: u64,

@@ -8,7 +8,7 @@ use super::{Action, Engine};
 use crate::frame::Flags;
 use crate::mldc::{Origin, Packet, split};
 use crate::model::{NodeId, NodeSet};
-use crate::register::{self, Message};
+use crate::register::{self, Memory, Message};
 
 impl Engine {
     /// Has the disk shown the register's blocks lately?
@@ -52,6 +52,21 @@ impl Engine {
             self.media = Some((disk, network));
             self.register
                 .handle(self.now, register::Event::Media { disk, network });
+        }
+    }
+
+    /// What this node has promised over the networks is known now, or cannot be known.
+    pub(super) fn on_remembered(&mut self, memory: &Memory, trouble: Option<String>) {
+        self.register
+            .handle(self.now, register::Event::Remembered(memory));
+        if let Some(why) = trouble {
+            let what = match memory {
+                Memory::Lost => "this node can neither join nor change anything",
+                Memory::Unable | Memory::Pending | Memory::Nothing | Memory::Kept(_) => {
+                    "this node cannot agree to changes without the shared disk"
+                }
+            };
+            self.alarm(format!("{what}: {why}"));
         }
     }
 

@@ -69,6 +69,7 @@ impl Engine {
                 self.register
                     .handle(self.now, register::Event::WriteFailed { at });
             }
+            Event::Remembered { memory, trouble } => self.on_remembered(&memory, trouble),
             Event::Kept { .. } => self.register.handle(self.now, register::Event::Kept),
             Event::KeepFailed { reason, .. } => {
                 self.register.handle(self.now, register::Event::KeepFailed);

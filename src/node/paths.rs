@@ -1,7 +1,10 @@
 //! Where a node's processes meet: sockets and the shared page in the run directory, and a cgroup
-//! for each task. One place, because guard and runner must mean the same cgroup.
+//! for each task; and where its own record lies. One place, because guard and runner must mean the
+//! same cgroup.
 
 use std::path::{Path, PathBuf};
+
+use crate::model::{ClusterId, NodeId};
 
 /// The page that guard, core and runner share; see [`page`](super::page).
 #[must_use]
@@ -31,6 +34,14 @@ pub fn core_socket(run_dir: &Path) -> PathBuf {
 #[must_use]
 pub fn control_socket(run_dir: &Path) -> PathBuf {
     run_dir.join("control.sock")
+}
+
+/// Where a node keeps its own record. Cluster and node are in the name because several daemons may
+/// keep their state in one directory.
+#[must_use]
+pub fn register(state_dir: &Path, cluster: &ClusterId, node: NodeId) -> PathBuf {
+    let cluster: String = cluster.iter().map(|byte| format!("{byte:02x}")).collect();
+    state_dir.join(format!("register-{cluster}-{node}"))
 }
 
 /// The cgroup that has one cgroup for each task of this node, below where cgroup2 is mounted.

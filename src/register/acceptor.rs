@@ -47,13 +47,29 @@ impl Acceptor {
         }
     }
 
-    /// The own block was read for the first time: with the file that is all there is to know.
-    /// False if the file is there but cannot be read: then it never will be.
-    pub(super) fn recover(&mut self, own: &Block) -> bool {
+    /// The node's own file has spoken.
+    pub(super) fn remember(&mut self, memory: &Memory) {
+        if self.memory == Memory::Pending {
+            self.memory = memory.clone();
+        }
+    }
+
+    /// Is nothing missing any more?
+    pub(super) fn is_recovered(&self) -> bool {
+        self.recovered
+    }
+
+    /// The file is there but cannot be read.
+    pub(super) fn is_lost(&self) -> bool {
+        self.memory == Memory::Lost
+    }
+
+    /// The own block is known: with the file, once that has spoken, there is no more to know.
+    pub(super) fn recover(&mut self, own: &Block) {
         let mut state = own.clone();
         state.writes = 0;
         match &self.memory {
-            Memory::Lost => return false,
+            Memory::Pending | Memory::Lost => return,
             Memory::Nothing | Memory::Unable => {}
             Memory::Kept(kept) => {
                 self.kept = (kept.mbal, kept.bal);
@@ -66,7 +82,6 @@ impl Acceptor {
         }
         self.state = Arc::new(state);
         self.recovered = true;
-        true
     }
 
     /// As if it were one more block on the disk.

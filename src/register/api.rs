@@ -60,6 +60,8 @@ pub enum Event<'a> {
         /// What.
         message: &'a Message,
     },
+    /// The node's own file was read.
+    Remembered(&'a Memory),
     /// The ordered record is in the node's own file, durably.
     Kept,
     /// The ordered record may be in the node's own file or not.
@@ -78,8 +80,10 @@ pub enum Event<'a> {
 /// What the node's own file said at the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Memory {
-    /// There is no file yet: this node has never promised anything over the network.
+    /// It has not said anything yet: [`Event::Remembered`] will tell.
     #[default]
+    Pending,
+    /// There is no file yet: this node has never promised anything over the network.
     Nothing,
     /// Its last record.
     Kept(Block),

@@ -4,14 +4,16 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::Ordering;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use standfast::model::NodeId;
 use standfast::node::page::{PAGE_WORDS, word};
 use standfast::node::paths;
+use standfast::storage::kept::FILE_LEN;
 use standfast_sys::sharedpage::SharedPage;
 
 use super::rig::{eventually, in_network};
@@ -24,7 +26,11 @@ struct Daemon {
 
 impl Daemon {
     fn start() -> Daemon {
-        let directory = tempfile::tempdir().unwrap();
+        Daemon::start_in(tempfile::tempdir().unwrap(), "")
+    }
+
+    /// With more in its configuration.
+    fn start_in(directory: tempfile::TempDir, more: &str) -> Daemon {
         let watchdog = directory.path().join("watchdog");
         let secret = directory.path().join("secret");
         fs::write(&secret, format!("{:064x}\n", 7)).unwrap();
@@ -33,7 +39,7 @@ impl Daemon {
         let text = format!(
             "[cluster]\nname = \"{name}\"\nid = \"0123456789abcdef0123456789abcdef\"\n\
              detect = \"500ms\"\nsecret = \"{}\"\n\n[[node]]\nname = \"a\"\nid = 1\n\n\
-             [watchdog]\nstand-in = \"{}\"\ntimeout = \"1s\"\n",
+             [watchdog]\nstand-in = \"{}\"\ntimeout = \"1s\"\n{more}",
             secret.display(),
             watchdog.display()
         );
@@ -175,5 +181,45 @@ fn a_guard_that_is_killed_leaves_the_watchdog_armed_and_the_next_counts_on() {
             .spawn()
             .unwrap();
         eventually("the next", || (daemon.load(word::START) == 2).then_some(()));
+    });
+}
+
+/// A link without which the core does not start; with this device it never comes up.
+const DISK: &str = "\n[[link]]\nname = \"disk\"\nkind = \"disk\"\ndevice = \"/nowhere\"\n";
+
+/// Where the daemon keeps its record.
+fn record_path(directory: &Path) -> PathBuf {
+    let cluster = *b"\x01\x23\x45\x67\x89\xab\xcd\xef\x01\x23\x45\x67\x89\xab\xcd\xef";
+    let node = NodeId::new(1).unwrap();
+    paths::register(&directory.join("state"), &cluster, node)
+}
+
+#[test]
+fn the_core_keeps_a_record_and_starts_without_one_if_it_must() {
+    in_network(|| {
+        let daemon = Daemon::start_in(tempfile::tempdir().unwrap(), DISK);
+        eventually("the core turns", || {
+            (daemon.load(word::CORE_TURNS) > 0).then_some(())
+        });
+        let record = record_path(daemon.directory.path());
+        assert_eq!(fs::metadata(record).unwrap().len(), FILE_LEN as u64);
+        drop(daemon);
+
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir_all(record_path(directory.path())).unwrap();
+        let daemon = Daemon::start_in(directory, DISK);
+        eventually("the core turns", || {
+            (daemon.load(word::CORE_TURNS) > 0).then_some(())
+        });
+        let history = daemon.directory.path().join("state/history.jsonl");
+        let warning = eventually("a warning", || {
+            let text = fs::read_to_string(&history).unwrap_or_default();
+            let mut lines = text.lines();
+            let line = lines.find(|line| line.contains("without the shared disk"))?;
+            Some(line.to_owned())
+        });
+        assert!(warning.contains("\"class\":\"warning\""), "{warning}");
+        assert!(warning.contains("Is a directory"), "{warning}");
+        assert!(warning.contains("restart Standfast"), "{warning}");
     });
 }

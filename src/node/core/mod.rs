@@ -4,6 +4,7 @@
 //! ```text
 //! link-0, link-1, ...   a real-time thread each  --events--> engine --frames, packets, orders-->
 //! port                  core.sock, runner's end  -reports--> engine --orders, records----------->
+//! keep                  this node's own record   -kept------> engine --records to keep-------->
 //! engine (main thread)  real-time; publishes lease and grants in the page before anything is done
 //! ```
 //!
@@ -11,6 +12,7 @@
 //! shared page: the lease deadline, what is granted, the last sequence number. Its successor goes
 //! on from there, and from what the register and the runner say.
 
+mod keep;
 mod port;
 mod start;
 
@@ -30,6 +32,7 @@ use crate::node::messages::ToRunner;
 use crate::node::options::Options;
 use crate::node::page::word;
 use crate::time::{Instant, Span};
+use keep::Keep;
 use port::{Port, Request};
 pub use start::StartError;
 
@@ -62,6 +65,7 @@ struct Core {
     events: Receiver<Event>,
     requests: Receiver<Request>,
     port: Port,
+    keep: Keep,
     links: Vec<LinkHandle>,
     disk: usize,
     tasks: usize,
@@ -88,6 +92,7 @@ impl Core {
         let keyring = start::keyring(config)?;
         let tasks = setup.tasks.len();
         let (sender, events) = bounded(EVENTS_MAX);
+        let keep = start::keep(options, &setup, &keyring, &sender)?;
         let (request_sender, requests) = bounded(256);
         let port = Port::spawn(&options.run_dir, sender.clone(), request_sender)
             .map_err(StartError::Port)?;
@@ -103,6 +108,7 @@ impl Core {
             events,
             requests,
             port,
+            keep,
             links,
             disk,
             tasks,
@@ -188,7 +194,6 @@ impl Core {
                     link.send(&frame);
                 }
             }
-            Action::Keep(_) => {}
             Action::Mail(packet) => {
                 for link in &self.links {
                     link.mail(&packet);
@@ -198,6 +203,7 @@ impl Core {
                 let taken = self.links[self.disk].order(order);
                 taken.expect("the register has one write under way at most");
             }
+            Action::Keep(block) => self.keep.order(block),
             Action::Order(order) => self.port.send(ToRunner::Order(order)),
             Action::Record(record) => self.port.send(ToRunner::Record(record)),
             Action::Reply { request, outcome } => {

@@ -9,6 +9,7 @@ use standfast_sys::realtime::{self, Outcome};
 use standfast_sys::sharedpage::SharedPage;
 use thiserror::Error;
 
+use super::keep::Keep;
 use super::port::Port;
 use super::{PRIORITY, become_realtime_thread, now};
 use crate::config::{Config, LinkKind, WatchdogSource};
@@ -22,6 +23,7 @@ use crate::node::page::{PAGE_WORDS, word};
 use crate::node::paths;
 use crate::node::secret::{self, SecretError};
 use crate::register::Memory;
+use crate::storage::kept::Owner;
 use crate::time::Instant;
 
 /// Why the core cannot start.
@@ -51,6 +53,9 @@ pub enum StartError {
     /// A link's thread.
     #[error("link {0} cannot be started")]
     Link(String, #[source] io::Error),
+    /// The thread for the node's own record.
+    #[error("the thread that keeps this node's own record cannot be started")]
+    Keep(#[source] io::Error),
     /// No random numbers.
     #[error("the kernel gives no random numbers")]
     Random(#[source] getrandom::Error),
@@ -116,9 +121,33 @@ pub(super) fn setup(
             granted: load(word::GRANTED),
         }),
         watchdog: matches!(config.watchdog().source, WatchdogSource::Device(_)),
-        memory: Memory::Unable,
-        networks: 0,
+        memory: Memory::Pending,
+        networks: networks(config, me.id),
     })
+}
+
+/// Starts the thread that keeps the node's own record.
+pub(super) fn keep(
+    options: &Options,
+    setup: &Setup,
+    keyring: &Keyring,
+    events: &Sender<Event>,
+) -> Result<Keep, StartError> {
+    let path = paths::register(&options.state_dir, &setup.cluster, setup.me);
+    let owner = Owner {
+        cluster: setup.cluster,
+        node: setup.me,
+        incarnation: setup.incarnation,
+        keyring: keyring.clone(),
+    };
+    Keep::spawn(path, owner, events.clone()).map_err(StartError::Keep)
+}
+
+/// Which of this node's links are networks, bit by position.
+fn networks(config: &Config, me: NodeId) -> u64 {
+    let links = config.links_of(me).enumerate();
+    let networks = links.filter(|(_, (link, _))| !matches!(link.kind, LinkKind::Disk { .. }));
+    networks.fold(0, |set, (_, (link, _))| set | 1 << link.index)
 }
 
 /// Starts a thread for each link, then locks memory and makes this thread a real-time one. Returns
@@ -187,17 +216,22 @@ pub(super) fn tell_scheduling(port: &Port) {
         refused.push(format!("the OOM killer may choose this process: {error}"));
     }
     for outcome in refused {
-        port.send(ToRunner::Record(Record {
-            at: now(),
-            epoch: 0,
-            class: Class::Warning,
-            task: None,
-            node: None,
-            trigger: "the core started".into(),
-            evidence: Vec::new(),
-            rule: String::new(),
-            rejected: Vec::new(),
-            outcome,
-        }));
+        warn(port, outcome);
     }
+}
+
+/// Records what this core has to do without.
+fn warn(port: &Port, outcome: String) {
+    port.send(ToRunner::Record(Record {
+        at: now(),
+        epoch: 0,
+        class: Class::Warning,
+        task: None,
+        node: None,
+        trigger: "the core started".into(),
+        evidence: Vec::new(),
+        rule: String::new(),
+        rejected: Vec::new(),
+        outcome,
+    }));
 }

@@ -148,7 +148,8 @@ struct Outbox {
 impl Register {
     /// A register that knows nothing yet. `nodes` are those whose blocks must be on the disk,
     /// `seed` feeds the jitter, `backoff` is about the time of one undisturbed ballot (two writes,
-    /// two reads), `memory` is what the node's own file says.
+    /// two reads), `memory` is what the node's own file
+    /// says, if that is known already.
     #[must_use]
     pub fn new(me: NodeId, nodes: NodeSet, seed: u64, backoff: Span, memory: Memory) -> Register {
         let mut register = Register {
@@ -204,6 +205,10 @@ impl Register {
             }
             Event::WriteFailed { at } => self.write_failed |= self.own.failed(at),
             Event::Heard { from, message } => self.heard(now, from, message),
+            Event::Remembered(memory) => {
+                self.acceptor.remember(memory);
+                self.recover();
+            }
             Event::Kept => self.acceptor.kept(),
             Event::KeepFailed => self.acceptor.keep_failed(),
             Event::Media { disk, network } => self.media = Media { disk, network },
@@ -314,10 +319,10 @@ impl Register {
         &self.known
     }
 
-    /// Has the own block been read since the start?
+    /// Have the own block and the own file been read since the start?
     #[must_use]
     pub fn is_recovered(&self) -> bool {
-        self.own.block().is_some()
+        self.acceptor.is_recovered()
     }
 
     /// Can this node answer others over the network?
@@ -504,7 +509,8 @@ impl Register {
 
     /// When a ballot is due, if it can be begun at all, and whether it has to ask all nodes.
     fn starts_at(&self) -> Option<(Instant, bool)> {
-        let on_disk = self.media.disk && self.own.writable().is_some();
+        let writable = self.own.writable().is_some() && self.acceptor.is_recovered();
+        let on_disk = self.media.disk && writable;
         let asking = self.media.network && !self.media.disk && self.acceptor.votes();
         if self.halted.is_some() || !(on_disk || asking) {
             return None;

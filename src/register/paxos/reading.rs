@@ -28,12 +28,17 @@ impl Register {
         if matches!(seen, BlockSeen::Good(block) if !block.makes_sense(self.me)) {
             return;
         }
-        let unknown = self.own.block().is_none();
         let finding = self.own.seen(begun, seen);
         self.found(now, finding);
-        if let Some(block) = self.own.block().filter(|_| unknown)
-            && !self.acceptor.recover(block)
-        {
+        self.recover();
+    }
+
+    /// The node's own voice is known once both its block and its file were read.
+    pub(super) fn recover(&mut self) {
+        if let Some(block) = self.own.block().filter(|_| !self.acceptor.is_recovered()) {
+            self.acceptor.recover(block);
+        }
+        if self.acceptor.is_lost() {
             self.halt(Trouble::MemoryLost);
         }
     }
@@ -75,7 +80,8 @@ impl Register {
             let same = scan
                 .value()
                 .map_or(self.known.epoch == 0, |value| *value == self.known);
-            if !same && begun >= self.known_at {
+            // Until the own voice is known, what was agreed without the disk may be missing.
+            if !same && begun >= self.known_at && self.acceptor.is_recovered() {
                 self.halt(Trouble::WentBack);
             }
             return;
@@ -158,7 +164,7 @@ impl Register {
         let same = scan
             .value()
             .map_or(self.known.epoch == 0, |value| *value == self.known);
-        if same && self.halted.is_none() {
+        if same && self.halted.is_none() && self.acceptor.is_recovered() {
             self.outbox.proof = self.outbox.proof.max(Some(begun));
         }
     }

@@ -50,6 +50,9 @@ use crate::register::Block;
 /// Bytes of the file.
 pub const FILE_LEN: usize = 2 * SLOT_LEN;
 
+/// What was tried when there was no file.
+const CREATE: &str = "create";
+
 /// Makes the nonce of a cluster's records; used for nothing else, as BLAKE3's `derive_key` asks.
 const NONCE_CONTEXT: &str = "standfast 2026-01-01 nonce of a node's own record";
 
@@ -104,7 +107,10 @@ pub enum KeptError {
         path: PathBuf,
     },
     /// Cut off or lengthened.
-    #[error("{} has {len} bytes, not {FILE_LEN}: what this node has promised is lost", path.display())]
+    #[error(
+        "what this node has promised is lost, {} has {len} bytes, not {FILE_LEN}",
+        path.display()
+    )]
     Length {
         /// The file.
         path: PathBuf,
@@ -140,6 +146,12 @@ pub enum KeptError {
 }
 
 impl KeptError {
+    /// Is it certain that nothing was ever kept there? The file could not even be made.
+    #[must_use]
+    pub fn never_was(&self) -> bool {
+        matches!(self, KeptError::Io { what, .. } if *what == CREATE)
+    }
+
     /// What a person can do about it.
     #[must_use]
     pub fn remedy(&self) -> String {
@@ -316,7 +328,7 @@ fn open_existing(path: &Path) -> io::Result<File> {
 /// Makes a file in which nothing is kept. It has its name only once it is on the disk.
 fn create(path: &Path, nonce: &AreaNonce, owner: &Owner) -> Result<(), KeptError> {
     let directory = path.parent().unwrap_or(Path::new("."));
-    create_directory(directory).map_err(failed("create", directory))?;
+    create_directory(directory).map_err(failed(CREATE, directory))?;
     let unfinished = path.with_extension("new");
     let write = || {
         let mut file = OpenOptions::new()
@@ -336,7 +348,7 @@ fn create(path: &Path, nonce: &AreaNonce, owner: &Owner) -> Result<(), KeptError
         fs::rename(&unfinished, path)?;
         sync_directory(directory)
     };
-    write().map_err(failed("create", path))
+    write().map_err(failed(CREATE, path))
 }
 
 /// Makes a directory and those above it so that they survive a power cut.
