@@ -113,7 +113,8 @@ fn a_file_in_which_nothing_was_kept_says_so_again_and_again() {
 
 #[test]
 fn an_interrupted_write_leaves_the_record_before_or_the_new_one() {
-    for last in [0, 1, 2, 3] {
+    // The next write goes to copy B, then to copy A.
+    for last in [0, 3] {
         let desk = Desk::with_records(last);
         let before = desk.bytes();
         let (mut kept, _) = Kept::open(&desk.path(), owner(1)).unwrap();
