@@ -17,6 +17,8 @@ mod chain;
 mod counts;
 #[path = "register_model/disk.rs"]
 mod disk;
+#[path = "register_model/io.rs"]
+mod io;
 #[path = "register_model/network.rs"]
 mod network;
 #[path = "register_model/world.rs"]

@@ -81,6 +81,7 @@ impl Engine {
     }
 
     pub(super) fn on_won(&mut self, proposal: Proposal, at: Instant) {
+        self.tell_all();
         let mut record = proposal.record;
         record.at = at;
         record.epoch = self.view.epoch;

@@ -42,7 +42,7 @@ pub use view::{
 };
 
 use crate::config::Timing;
-use crate::mldc::{Assembler, PARTS_MAX};
+use crate::mldc::PARTS_MAX;
 use crate::model::{
     ClusterId, ConfigHash, Incarnation, LINKS_MAX, NodeId, NodeSet, TASKS_MAX, TaskIndex,
 };
@@ -52,6 +52,7 @@ use changes::Proposal;
 use command::Waiting;
 use lease::Lease;
 use peers::{Peers, Sent};
+use quorum::Mail;
 use tasks::Local;
 
 /// What an engine is made from.
@@ -174,13 +175,7 @@ pub struct Engine {
     /// Silence before this does not count: this node was not listening.
     trusted_at: Instant,
     read_wanted_for: u64,
-    /// Which quorum the register was told of: disk, network.
-    media: Option<(bool, bool)>,
-    assembler: Assembler,
-    /// Number of the last message sent.
-    mail_number: u64,
-    /// Packets and messages of others that were not listened to.
-    refused_messages: u64,
+    mail: Mail,
     blocks: Vec<crate::register::BlockSeen>,
     random: u64,
     actions: VecDeque<Action>,
@@ -244,10 +239,7 @@ impl Engine {
             read_since: None,
             trusted_at: now,
             read_wanted_for: 0,
-            media: None,
-            assembler: Assembler::new(),
-            mail_number: 0,
-            refused_messages: 0,
+            mail: Mail::default(),
             blocks: Vec::new(),
             random: setup.seed,
             actions: VecDeque::with_capacity(ACTIONS_MAX),
@@ -256,9 +248,8 @@ impl Engine {
             setup,
         };
         if engine.sequence == 0 {
-            // What an earlier life sent may be echoed by a replay. Were it numbered alike, that
-            // would count as fresh; 2^31 places to begin at, and some ten numbers are fresh at a
-            // time.
+            // A replay may echo what an earlier life sent, and would count as fresh were it numbered
+            // alike; 2^31 places to begin at, and some ten numbers are fresh at a time.
             engine.sequence = engine.draw() >> 33;
         }
         engine

@@ -4,11 +4,23 @@
 //! configured node must agree, over the networks; so a lost disk costs no command as long as all
 //! nodes are there. What was agreed without the disk is told to whoever cannot read it there.
 
-use super::{Action, Engine};
+use super::{Action, Class, Engine};
 use crate::frame::Flags;
-use crate::mldc::{Origin, Packet, split};
+use crate::mldc::{Assembler, Origin, Packet, split};
 use crate::model::{NodeId, NodeSet};
 use crate::register::{self, Memory, Message};
+
+/// What passes between the registers.
+#[derive(Debug, Default)]
+pub(super) struct Mail {
+    /// Which quorum the register was told of: disk, network.
+    media: Option<(bool, bool)>,
+    assembler: Assembler,
+    /// Number of the last message sent.
+    number: u64,
+    /// Packets and messages of others that were not listened to.
+    pub(super) refused: u64,
+}
 
 impl Engine {
     /// Has the disk shown the register's blocks lately?
@@ -48,8 +60,8 @@ impl Engine {
     pub(super) fn tell_media(&mut self) {
         let disk = self.disk_answers();
         let network = !disk && self.is_member() && self.missing_voters().is_empty();
-        if self.media != Some((disk, network)) {
-            self.media = Some((disk, network));
+        if self.mail.media != Some((disk, network)) {
+            self.mail.media = Some((disk, network));
             self.register
                 .handle(self.now, register::Event::Media { disk, network });
         }
@@ -60,13 +72,16 @@ impl Engine {
         self.register
             .handle(self.now, register::Event::Remembered(memory));
         if let Some(why) = trouble {
-            let what = match memory {
-                Memory::Lost => "this node can neither join nor change anything",
-                Memory::Unable | Memory::Pending | Memory::Nothing | Memory::Kept(_) => {
-                    "this node cannot agree to changes without the shared disk"
+            match memory {
+                Memory::Lost => {
+                    let what = "this node can neither join nor change anything";
+                    self.alarm(format!("{what}: {why}"));
                 }
-            };
-            self.alarm(format!("{what}: {why}"));
+                Memory::Unable | Memory::Pending | Memory::Nothing | Memory::Kept(_) => {
+                    let what = "this node cannot agree to changes without the shared disk";
+                    self.note(Class::Warning, None, format!("{what}: {why}"));
+                }
+            }
         }
     }
 
@@ -77,10 +92,10 @@ impl Engine {
         let peer = self.peers.of(from);
         let known = peer.incarnation == Some(packet.origin.incarnation);
         if !known || peer.incompatible || !self.configured(from) || self.id_in_use() {
-            self.refused_messages += 1;
+            self.mail.refused += 1;
             return;
         }
-        let Some((from, _, bytes)) = self.assembler.take(packet) else {
+        let Some((from, _, bytes)) = self.mail.assembler.take(packet) else {
             return;
         };
         match Message::decode(&bytes) {
@@ -89,7 +104,7 @@ impl Engine {
                 self.register
                     .handle(self.now, register::Event::Heard { from, message });
             }
-            Err(_) => self.refused_messages += 1,
+            Err(_) => self.mail.refused += 1,
         }
     }
 
@@ -100,13 +115,13 @@ impl Engine {
                 continue;
             }
             // Above all numbers of an earlier core of this life, as frames are.
-            self.mail_number = self.sequence.max(self.mail_number + 1);
+            self.mail.number = self.sequence.max(self.mail.number + 1);
             let origin = Origin {
                 cluster: self.setup.cluster,
                 sender: self.me(),
                 incarnation: self.setup.incarnation,
             };
-            for packet in split(origin, to, self.mail_number, &message.encode()) {
+            for packet in split(origin, to, self.mail.number, &message.encode()) {
                 self.act(Action::Mail(packet));
             }
         }
@@ -115,10 +130,18 @@ impl Engine {
         }
     }
 
+    /// This node has changed the view: whoever is on a network need not read the disk for it.
+    pub(super) fn tell_all(&mut self) {
+        let nodes = self.setup.nodes.iter().map(|(node, _)| *node);
+        let others: NodeSet = nodes.filter(|node| *node != self.me()).collect();
+        let value = self.register.known().clone();
+        self.register.tell(others, value);
+    }
+
     /// At a heartbeat: who knows an older view and cannot read the newer one hears of it. Who reads
     /// the disk is told as well if that takes long: the view may not be there.
     pub(super) fn tell_lagging(&mut self) {
-        let slow = self.now.since(self.view_known_at) >= self.timing().heartbeat;
+        let slow = self.now.since(self.view_known_at) >= self.timing().heartbeat.over(2);
         let nodes = self.setup.nodes.iter().map(|(node, _)| *node);
         let lagging: NodeSet = nodes
             .filter(|node| {

@@ -108,7 +108,7 @@ impl Engine {
             read_ms: self.last_read.map(|at| now.since(at).as_ms_f64()),
             trouble: self.register.trouble().map(trouble_words),
             missing_voters: self.missing_voters().iter().collect(),
-            refused_messages: self.refused_messages,
+            refused_messages: self.mail.refused,
         }
     }
 

@@ -35,6 +35,29 @@ impl Engine {
                 }
             }
             Event::LinkState { link, up, reason } => self.on_link_state(link, up, reason),
+            Event::DiskRead { .. }
+            | Event::DiskReadFailed { .. }
+            | Event::DiskWritten { .. }
+            | Event::DiskWriteFailed { .. }
+            | Event::Remembered { .. }
+            | Event::Kept { .. }
+            | Event::KeepFailed { .. } => self.take_in_storage(event),
+            Event::Revoked { tasks } => self.on_revoked(tasks),
+            Event::Report(report) => self.on_report(report),
+            Event::Command { request, command } => self.on_command(request, command),
+            Event::Leave => {
+                if !self.leaving {
+                    self.leaving = true;
+                    self.urgent = true;
+                    self.note(Class::Notice, None, "this node was told to leave".into());
+                }
+            }
+        }
+    }
+
+    /// What became of the disk's reads and writes, and of the node's own file.
+    fn take_in_storage(&mut self, event: Event) {
+        match event {
             Event::DiskRead {
                 begun,
                 ended,
@@ -75,16 +98,15 @@ impl Engine {
                 self.register.handle(self.now, register::Event::KeepFailed);
                 self.alarm(format!("this node cannot write down its votes: {reason}"));
             }
-            Event::Revoked { tasks } => self.on_revoked(tasks),
-            Event::Report(report) => self.on_report(report),
-            Event::Command { request, command } => self.on_command(request, command),
-            Event::Leave => {
-                if !self.leaving {
-                    self.leaving = true;
-                    self.urgent = true;
-                    self.note(Class::Notice, None, "this node was told to leave".into());
-                }
-            }
+            Event::Tick
+            | Event::Frame { .. }
+            | Event::Packet { .. }
+            | Event::LinkDrained { .. }
+            | Event::LinkState { .. }
+            | Event::Revoked { .. }
+            | Event::Report(_)
+            | Event::Command { .. }
+            | Event::Leave => {}
         }
     }
 

@@ -13,18 +13,12 @@
 //! Little-endian. Every one may be lost, late, doubled or repeated for ever: ballots are never used
 //! twice, so that an old answer answers nothing new.
 
-use crate::frame::layout::{Field, tiles};
-
 use super::{Ballot, VALUE_MAX, Value};
 
-const KIND: Field = Field::new(0, 1);
-const BALLOT: Field = Field::new(1, 8);
-const OTHER: Field = Field::new(9, 8);
-const EPOCH: Field = Field::new(17, 8);
-const NONCE: Field = Field::new(25, 8);
-const HEAD: usize = 33;
-
-const _: () = assert!(tiles(&[KIND, BALLOT, OTHER, EPOCH, NONCE], HEAD));
+const KIND: usize = 0;
+/// Four numbers of eight bytes, one behind the other.
+const NUMBERS: usize = KIND + 1;
+const HEAD: usize = NUMBERS + 4 * 8;
 
 /// Longest encoded message.
 pub const MESSAGE_LEN_MAX: usize = HEAD + VALUE_MAX;
@@ -111,12 +105,11 @@ impl Message {
                 )
             }
         };
-        let mut all = vec![0; HEAD];
-        KIND.put(&mut all, &[kind]);
-        BALLOT.put(&mut all, &ballot.0.to_le_bytes());
-        OTHER.put(&mut all, &other.0.to_le_bytes());
-        EPOCH.put(&mut all, &epoch.to_le_bytes());
-        NONCE.put(&mut all, &nonce.to_le_bytes());
+        let mut all = vec![kind];
+        for number in [ballot.0, other.0, epoch, nonce] {
+            all.extend_from_slice(&number.to_le_bytes());
+        }
+        assert_eq!(all.len(), HEAD, "the head is complete");
         all.extend_from_slice(bytes);
         all
     }
@@ -129,14 +122,18 @@ impl Message {
         if bytes.len() < HEAD || bytes.len() > MESSAGE_LEN_MAX {
             return Err(MessageError::Length(bytes.len()));
         }
-        let number = |field: Field| u64::from_le_bytes(field.get(bytes));
-        let (ballot, other) = (Ballot(number(BALLOT)), Ballot(number(OTHER)));
+        let mut numbers = [0; 4];
+        for (number, eight) in numbers.iter_mut().zip(bytes[NUMBERS..].as_chunks().0) {
+            *number = u64::from_le_bytes(*eight);
+        }
+        let [ballot, other, epoch, nonce] = numbers;
+        let (ballot, other) = (Ballot(ballot), Ballot(other));
         let value = || Value {
-            epoch: number(EPOCH),
-            nonce: number(NONCE),
+            epoch,
+            nonce,
             bytes: bytes[HEAD..].to_vec(),
         };
-        Ok(match bytes[KIND.at] {
+        Ok(match bytes[KIND] {
             1 => Message::Prepare { ballot },
             2 => Message::Promised {
                 ballot,

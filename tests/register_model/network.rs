@@ -2,7 +2,7 @@
 //! each.
 
 use standfast::model::{NodeId, NodeSet};
-use standfast::register::{Block, Event};
+use standfast::register::{Block, Event, Memory};
 
 use crate::world::{FAULTS_END, HEARTBEAT, IO, Step, World};
 
@@ -90,6 +90,13 @@ impl World {
             let (from, message) = (id(from), &message);
             self.feed(index, Event::Heard { from, message });
         }
+    }
+
+    /// The file of the own votes speaks after the start.
+    pub(crate) fn remembers(&mut self, index: usize) {
+        let file = self.nodes[index].file.clone();
+        let memory = file.map_or(Memory::Nothing, Memory::Kept);
+        self.feed(index, Event::Remembered(&memory));
     }
 
     fn issue_record(&mut self, index: usize, block: Block) {

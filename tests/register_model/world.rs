@@ -23,13 +23,14 @@ const END: u64 = 400_000;
 const STEPS_MAX: u64 = 200_000;
 
 /// How often things go wrong in this run, in per mille.
+#[derive(Default)]
 pub(crate) struct Faults {
-    crash: u64,
-    write_error: u64,
-    read_error: u64,
-    damage: u64,
-    slow: u64,
-    propose: u64,
+    pub(crate) crash: u64,
+    pub(crate) write_error: u64,
+    pub(crate) read_error: u64,
+    pub(crate) damage: u64,
+    pub(crate) slow: u64,
+    pub(crate) propose: u64,
     /// The disk goes away for a node, or for all.
     pub(crate) away: u64,
     pub(crate) lost_mail: u64,
@@ -50,28 +51,30 @@ pub(crate) enum Step {
     RecordReturns { record: u64 },
     Crash,
     Restart,
+    Remembers,
 }
 
-struct Read {
-    id: u64,
-    begun: u64,
-    fails: bool,
-    blocks: Vec<BlockSeen>,
+pub(crate) struct Read {
+    pub(crate) id: u64,
+    pub(crate) begun: u64,
+    pub(crate) fails: bool,
+    pub(crate) blocks: Vec<BlockSeen>,
 }
 
-struct Write {
-    id: u64,
-    block: Block,
-    fails: bool,
-    lands: bool,
-    landed: bool,
+pub(crate) struct Write {
+    pub(crate) id: u64,
+    pub(crate) block: Block,
+    pub(crate) fails: bool,
+    pub(crate) lands: bool,
+    pub(crate) landed: bool,
 }
 
+#[derive(Default)]
 pub(crate) struct Node {
     pub(crate) register: Option<Register>,
-    reads: Vec<Read>,
+    pub(crate) reads: Vec<Read>,
     /// At most one; a crash leaves it behind, to land or not before the restart.
-    write: Option<Write>,
+    pub(crate) write: Option<Write>,
     proposal: Option<Id>,
     old: Id,
     next_tick: u64,
@@ -91,9 +94,9 @@ pub(crate) struct World {
     rng: u64,
     pub(crate) now: u64,
     steps: BinaryHeap<Reverse<(u64, u64, usize, Step)>>,
-    numbers: u64,
+    pub(crate) numbers: u64,
     pub(crate) nodes: Vec<Node>,
-    disk: Disk,
+    pub(crate) disk: Disk,
     pub(crate) chain: Chain,
     pub(crate) faults: Faults,
     pub(crate) counts: Counts,
@@ -114,17 +117,7 @@ impl World {
             nodes: Vec::new(),
             disk: Disk::new(0),
             chain: Chain::default(),
-            faults: Faults {
-                crash: 0,
-                write_error: 0,
-                read_error: 0,
-                damage: 0,
-                slow: 0,
-                propose: 0,
-                away: 0,
-                lost_mail: 0,
-                record_error: 0,
-            },
+            faults: Faults::default(),
             counts: Counts::default(),
             dry: false,
             mail: BTreeMap::new(),
@@ -148,18 +141,8 @@ impl World {
         world.dry = world.chance(300);
         for node in 0..count {
             world.nodes.push(Node {
-                register: None,
-                reads: Vec::new(),
-                write: None,
-                proposal: None,
-                old: (0, 0),
                 next_tick: u64::MAX,
-                content: false,
-                last_proof: 0,
-                epoch: 0,
-                file: None,
-                record: None,
-                away_until: 0,
+                ..Node::default()
             });
             let after = world.below(HEARTBEAT);
             world.after(after, node, Step::Restart);
@@ -228,6 +211,7 @@ impl World {
             Step::RecordReturns { record } => self.record_returns(index, record),
             Step::Crash => self.crash(index),
             Step::Restart => self.restart(index),
+            Step::Remembers => self.remembers(index),
         }
     }
 
@@ -238,7 +222,13 @@ impl World {
         let all = (0..self.nodes.len()).map(id).collect::<NodeSet>();
         let seed = self.random();
         let file = self.nodes[index].file.clone();
-        let memory = file.map_or(Memory::Nothing, Memory::Kept);
+        let memory = if self.chance(500) {
+            let delay = self.below(2 * HEARTBEAT);
+            self.after(delay, index, Step::Remembers);
+            Memory::Pending
+        } else {
+            file.map_or(Memory::Nothing, Memory::Kept)
+        };
         let register = Register::new(id(index), all, seed, Span(BACKOFF), memory);
         let node = &mut self.nodes[index];
         node.write = None;
@@ -438,133 +428,6 @@ impl World {
                 node.last_proof = begun.0;
             }
         }
-    }
-
-    // ---- reads and writes ----
-
-    fn issue_read(&mut self, index: usize) {
-        self.numbers += 1;
-        let (id, slots) = (self.numbers, self.nodes.len());
-        let rate = self.faults.read_error;
-        let fails = self.fault(rate) || self.is_away(index);
-        let takes = self.io();
-        for slot in 0..slots {
-            let at = 1 + self.below(takes);
-            self.after(at, index, Step::Sample { read: id, slot });
-        }
-        self.after(takes + 1, index, Step::ReadEnd { read: id });
-        let blocks = vec![BlockSeen::Damaged; slots];
-        self.nodes[index].reads.push(Read {
-            id,
-            begun: self.now,
-            fails,
-            blocks,
-        });
-    }
-
-    fn sample(&mut self, index: usize, read: u64, slot: usize) {
-        let rate = self.faults.damage;
-        let damaged = self.fault(rate);
-        self.counts.damaged += u64::from(damaged);
-        let seen = if damaged {
-            BlockSeen::Damaged
-        } else {
-            self.disk.sample(slot)
-        };
-        if let Some(read) = self.nodes[index]
-            .reads
-            .iter_mut()
-            .find(|known| known.id == read)
-        {
-            read.blocks[slot] = seen;
-        }
-    }
-
-    fn read_end(&mut self, index: usize, read: u64) {
-        let reads = &mut self.nodes[index].reads;
-        let Some(place) = reads.iter().position(|known| known.id == read) else {
-            return;
-        };
-        let read = reads.swap_remove(place);
-        let (begun, ended) = (Instant(read.begun), Instant(self.now));
-        if read.fails {
-            self.feed(index, Event::ReadFailed { begun });
-        } else {
-            self.feed(
-                index,
-                Event::ReadDone {
-                    begun,
-                    ended,
-                    blocks: &read.blocks,
-                },
-            );
-        }
-    }
-
-    fn issue_write(&mut self, index: usize, block: Block) {
-        assert!(self.nodes[index].write.is_none(), "two writes at once");
-        self.numbers += 1;
-        let id = self.numbers;
-        let rate = self.faults.write_error;
-        let (away, hangs) = (self.is_away(index), self.chance(500));
-        let fails = self.fault(rate) || (away && !hangs);
-        let lands = !fails || (!away && self.chance(500));
-        let (tears, more, mut back) = (self.below(IO), self.io(), self.io());
-        if away && hangs {
-            // It lands now or when the disk is back; either way nobody hears of it before.
-            back += self.nodes[index].away_until - self.now;
-        }
-        if self.chance(300) && (lands || self.chance(500)) {
-            self.after(tears, index, Step::WriteTears { write: id });
-        }
-        self.after(tears + more, index, Step::WriteLands { write: id });
-        self.after(tears + more + back, index, Step::WriteReturns { write: id });
-        self.nodes[index].write = Some(Write {
-            id,
-            block,
-            fails,
-            lands,
-            landed: false,
-        });
-    }
-
-    fn write_tears(&mut self, index: usize, write: u64) {
-        if let Some(write) = self.nodes[index]
-            .write
-            .as_ref()
-            .filter(|known| known.id == write)
-        {
-            self.counts.torn += 1;
-            self.disk.tear(index, write.block.writes);
-        }
-    }
-
-    fn write_lands(&mut self, index: usize, write: u64) {
-        let known = self.nodes[index]
-            .write
-            .as_mut()
-            .filter(|known| known.id == write);
-        if let Some(write) = known.filter(|write| write.lands) {
-            write.landed = true;
-            self.disk.land(index, write.block.clone());
-            if self.disk.is_decided(index) {
-                self.chain.decide(write.block.value.id(), self.now);
-            }
-        }
-    }
-
-    fn write_returns(&mut self, index: usize, write: u64) {
-        let Some(write) = self.nodes[index].write.take_if(|known| known.id == write) else {
-            return;
-        };
-        self.counts.write_errors += u64::from(write.fails);
-        let at = Instant(self.now);
-        let event = if write.fails {
-            Event::WriteFailed { at }
-        } else {
-            Event::Written { at }
-        };
-        self.feed(index, event);
     }
 
     // ---- chance ----

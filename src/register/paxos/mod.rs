@@ -16,7 +16,7 @@
 //! While the disk does not answer, a ballot of a proposal asks all nodes instead:
 //!
 //! ```text
-//! Waiting --all are there--> Asking Promise --all have promised--> Asking Accept --all have--> Idle
+//! Waiting --all are there--> Asking Promise --all promised--> Asking Accept --all accepted--> Idle
 //! ```
 
 mod network;

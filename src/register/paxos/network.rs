@@ -8,7 +8,8 @@ use crate::time::Instant;
 /// Times that silent nodes are asked again in one stage of a ballot.
 const ASKED_AGAIN_MAX: u32 = 16;
 
-/// Messages that may wait to be fetched after each event; the oldest goes first, and is asked for again.
+/// Messages that may wait to be fetched after each event. The oldest makes room; it is asked for
+/// again.
 pub const MAIL_MAX: usize = 16;
 
 /// The answers to the ballot under way.
@@ -136,8 +137,7 @@ impl Register {
                 self.round.answered.insert(from);
                 if self.all_have_answered() {
                     let value = self.round.value.clone();
-                    self.decided(now, now, value.clone());
-                    self.tell(self.nodes.without(self.me), value);
+                    self.decided(now, now, value);
                 }
             }
             Message::Refused { ballot, mbal } if *ballot == asked => {
