@@ -17,6 +17,7 @@ pub(crate) mod machine;
 pub(crate) mod node;
 pub(crate) mod probe;
 pub(crate) mod software;
+pub(crate) mod started;
 pub(crate) mod switch;
 pub(crate) mod trouble;
 pub(crate) mod verdict;
