@@ -11,6 +11,7 @@
 //! host but loop devices, one directory and the cgroups of a cluster with a name of its own.
 
 pub(crate) mod helper;
+pub(crate) mod keeper;
 pub(crate) mod lab;
 pub(crate) mod leftovers;
 pub(crate) mod machine;
