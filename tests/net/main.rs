@@ -23,6 +23,7 @@ mod rig;
 
 mod cuts;
 mod deaths;
+mod interrupts;
 mod moves;
 mod processes;
 mod starts;
@@ -205,6 +206,7 @@ fn main() -> ExitCode {
         cuts::scenarios(),
         processes::scenarios(),
         starts::scenarios(),
+        interrupts::scenarios(),
     ];
     let all: Vec<Scenario> = groups.into_iter().flatten().collect();
     let (chosen, others): (Vec<_>, Vec<_>) = all.iter().partition(|one| choice.takes(one));

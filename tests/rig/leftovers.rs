@@ -212,7 +212,7 @@ pub(crate) fn bury(directory: &Path) -> Result<(), Trouble> {
 /// Kills every process with this mark until there is none.
 fn end_processes(mark: &str) -> Result<(), Trouble> {
     eventually("the end of all processes", BURIAL, || {
-        let marked = processes(mark);
+        let marked = processes_with(MARK, mark);
         for pid in &marked {
             // It may have ended in between.
             let _ = kill(*pid, Signal::SIGKILL);
@@ -221,13 +221,28 @@ fn end_processes(mark: &str) -> Result<(), Trouble> {
     })
 }
 
-/// The processes that inherited this mark.
-pub(crate) fn processes(mark: &str) -> Vec<Pid> {
-    let wanted = format!("{MARK}={mark}");
+/// What is there of the rigs with this mark, in words.
+pub(crate) fn of(mark: &str) -> Vec<String> {
+    let running = processes_with(MARK, mark);
+    let mut found: Vec<String> = running.iter().map(|pid| format!("process {pid}")).collect();
+    let directories = all().into_iter().filter(|path| mark_in(path) == mark);
+    found.extend(directories.map(|path| path.display().to_string()));
+    let images = PLACES.map(|place| Path::new(place).join(format!("{mark}-0")));
+    let devices = images.iter().flat_map(|images| loop_devices(images));
+    found.extend(devices.map(|path| path.display().to_string()));
+    let cgroup = cgroup_mount().map(|mount| mount.join(format!("{mark}-0")));
+    let cgroup = cgroup.filter(|path| path.exists());
+    found.extend(cgroup.map(|path| path.display().to_string()));
+    found
+}
+
+/// The living processes that inherited this variable with this value.
+pub(crate) fn processes_with(variable: &str, value: &str) -> Vec<Pid> {
+    let wanted = format!("{variable}={value}");
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
-    let marked = entries.flatten().filter_map(|entry| {
+    let found = entries.flatten().filter_map(|entry| {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
         let environment = fs::read(entry.path().join("environ")).ok()?;
         let mut variables = environment.split(|byte| *byte == 0);
@@ -235,7 +250,7 @@ pub(crate) fn processes(mark: &str) -> Vec<Pid> {
             .any(|variable| variable == wanted.as_bytes())
             .then_some(Pid::from_raw(pid))
     });
-    marked.collect()
+    found.collect()
 }
 
 /// Ends every machine of a rig, and removes its loop devices, its cgroups and its directory.
