@@ -128,8 +128,11 @@ impl Interrupt {
         )?;
         let running = processes_with(DEMONSTRATION, name);
         must(running.is_empty(), format!("still there: {running:?}"))?;
-        let mut left = keepers.iter().flat_map(|(_, mark)| leftovers::of(mark));
-        left.next().map_or(Ok(()), |one| Err(Trouble::new(one)))
+        let left: Vec<_> = keepers
+            .iter()
+            .flat_map(|(_, mark)| leftovers::of(mark))
+            .collect();
+        must(left.is_empty(), format!("left behind: {left:?}"))
     }
 
     fn send(&self, script: &Child, keepers: &[(Pid, String)]) -> Result<(), Trouble> {
