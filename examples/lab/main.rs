@@ -19,7 +19,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use rig::leftovers;
+use rig::keeper;
+use rig::trouble::Trouble;
 
 /// A whole Standfast cluster on this machine, made of namespaces. Needs root.
 #[derive(Parser)]
@@ -63,18 +64,20 @@ fn main() -> ExitCode {
     if let Some(code) = rig::helper::run_if_asked() {
         return code;
     }
-    let options = Options::parse();
-    let result = leftovers::clean_up_on_signals().and_then(|()| match options.action {
-        Action::Demo(options) => demo::run(&options),
-        Action::Measure(options) => measure::run(&options),
-        Action::Enter { machine, command } => manage::enter(&machine, &command),
-        Action::On { machine, arguments } => manage::on(&machine, &arguments),
-        Action::Clean { all } => manage::clean(all),
-    });
+    match Options::parse().action {
+        Action::Demo(options) => keeper::run(|| exit_code(demo::run(&options))),
+        Action::Measure(options) => keeper::run(|| exit_code(measure::run(&options))),
+        Action::Enter { machine, command } => exit_code(manage::enter(&machine, &command)),
+        Action::On { machine, arguments } => exit_code(manage::on(&machine, &arguments)),
+        Action::Clean { all } => exit_code(manage::clean(all)),
+    }
+}
+
+fn exit_code(result: Result<(), Trouble>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(trouble) => {
-            eprintln!("lab: {trouble}");
+            keeper::tell(&format!("lab: {trouble}"));
             ExitCode::FAILURE
         }
     }

@@ -16,7 +16,7 @@ pub(crate) fn clean(all: bool) -> Result<(), Trouble> {
             eprintln!("{} is in use; --all removes it too", directory.display());
             continue;
         }
-        leftovers::sweep(&directory)?;
+        leftovers::bury(&directory)?;
         removed += 1;
     }
     println!("{removed} removed");

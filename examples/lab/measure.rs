@@ -1,7 +1,9 @@
 //! Measurements: one thing many times, with the spread and not only the best.
 //!
 //! `gap` is from the last answer of the old owner to the first of the new one, `late` the client's
-//! own worst lateness in that window: what it cannot have seen better.
+//! own worst lateness in that window: what it cannot have seen better. `mount` is how long the new
+//! owner took to start the volume, by its own history, and `rest` what of each gap is left without
+//! it: the cluster's share.
 
 use std::fs;
 use std::time::Duration;
@@ -13,7 +15,7 @@ use standfast::node::page::word;
 
 use crate::rig::lab::{Lab, Wish};
 use crate::rig::node::{Node, Role};
-use crate::rig::software::{Service, Software};
+use crate::rig::software::{Service, Software, VOLUME};
 use crate::rig::trouble::{Doing, Trouble};
 use crate::rig::verdict::Verdict;
 use crate::show::{self, Spread};
@@ -83,6 +85,10 @@ struct Row {
     name: String,
     gap_ms: Spread,
     late_ms: Spread,
+    /// None for a task without a volume, and where nothing is started elsewhere.
+    mount_ms: Option<Spread>,
+    /// Each gap without its own mount.
+    rest_ms: Option<Spread>,
     moves: u32,
     two_owner_ms: u32,
     note: String,
@@ -95,16 +101,39 @@ impl Row {
             name,
             gap_ms: Spread::of(&all(|verdict| verdict.gap_ms)),
             late_ms: Spread::of(&all(|verdict| verdict.late_ms_max)),
+            mount_ms: None,
+            rest_ms: None,
             moves: verdicts.iter().map(|verdict| verdict.moves).sum(),
             two_owner_ms: verdicts.iter().map(|verdict| verdict.two_owner_ms).sum(),
             note: String::new(),
         }
     }
 
+    /// The same with gaps and the mounts that were part of them, in ms.
+    fn with_mounts(self, mounts: &[(f64, f64)]) -> Row {
+        let of = |one: fn(&(f64, f64)) -> f64| {
+            let all: Vec<f64> = mounts.iter().map(one).collect();
+            (!all.is_empty()).then(|| Spread::of(&all))
+        };
+        Row {
+            mount_ms: of(|(_, mount)| *mount),
+            rest_ms: of(|(gap, mount)| gap - mount),
+            ..self
+        }
+    }
+
     fn cells(&self) -> Vec<String> {
-        let (gap, late) = (self.gap_ms.to_string(), self.late_ms.to_string());
-        let (moves, both) = (self.moves.to_string(), self.two_owner_ms.to_string());
-        vec![self.name.clone(), gap, late, moves, both, self.note.clone()]
+        let optional = |spread: Option<Spread>| spread.map_or("-".to_owned(), |it| it.to_string());
+        vec![
+            self.name.clone(),
+            self.gap_ms.to_string(),
+            optional(self.mount_ms),
+            optional(self.rest_ms),
+            self.late_ms.to_string(),
+            self.moves.to_string(),
+            self.two_owner_ms.to_string(),
+            self.note.clone(),
+        ]
     }
 }
 
@@ -133,6 +162,8 @@ pub(crate) fn run(options: &Options) -> Result<(), Trouble> {
     let head = [
         "what",
         "gap ms",
+        "mount ms",
+        "rest ms",
         "client late ms",
         "moves",
         "two owners ms",
@@ -185,7 +216,7 @@ fn many(
     once: impl Fn(&mut Lab) -> Result<Verdict, Trouble>,
 ) -> Result<Row, Trouble> {
     let mut lab = Lab::start(wish)?;
-    let mut verdicts = Vec::new();
+    let (mut verdicts, mut mounts) = (Vec::new(), Vec::new());
     for run in 1..=options.runs {
         let from = lab.probe.now();
         lab.probe.forget(from);
@@ -199,6 +230,10 @@ fn many(
             verdict.two_owner_ms,
             verdict.late_ms_max
         );
+        if let Some(mount_ms) = mount_ms(&lab, &verdict, from)? {
+            eprintln!("    of it the mount {mount_ms:.1} ms");
+            mounts.push((verdict.gap_ms, mount_ms));
+        }
         verdicts.push(verdict);
         if run == options.runs {
             break;
@@ -212,7 +247,19 @@ fn many(
         lab.settle()?;
         std::thread::sleep(REST);
     }
-    Ok(Row::of(title(what, &wish), &verdicts))
+    Ok(Row::of(title(what, &wish), &verdicts).with_mounts(&mounts))
+}
+
+/// How long the mount took that was part of this move; none if there was none to be made.
+fn mount_ms(lab: &Lab, verdict: &Verdict, from: u64) -> Result<Option<f64>, Trouble> {
+    let moved = verdict.owner_before != verdict.owner_after;
+    let (true, Service::Volume, Some(owner)) = (moved, lab.wish.service, verdict.owner_after)
+    else {
+        return Ok(None);
+    };
+    let started = lab.nodes[owner].started_since(from)?;
+    let missing = || Trouble::new(format!("{started:?} does not speak of {VOLUME}"));
+    started.ms(VOLUME).map(Some).ok_or_else(missing)
 }
 
 fn switch_over(lab: &mut Lab) -> Result<Verdict, Trouble> {

@@ -213,6 +213,11 @@ impl Cancel {
 }
 
 impl Context<'_> {
+    /// Is a stop to begin with its polite rungs?
+    pub(super) fn is_polite(&self, forced: bool) -> bool {
+        !forced && !self.cancel.is_raised(Urgency::Forced)
+    }
+
     /// Waits for one of the descriptors, or until the call is cancelled, or until the deadline.
     pub(super) fn wait(
         &self,

@@ -145,14 +145,9 @@ impl Object for Ip {
                 Ok(Some(interface)) => Probe::Failed {
                     reason: format!("{} is on {interface}, not held", self.whose.ip),
                 },
-                Err(error) => Probe::Failed {
-                    reason: super::sentence(&error),
-                },
+                Err(error) => error.into(),
             },
-            Err(ObjectError::Late { .. }) => Probe::Late,
-            Err(error) => Probe::Failed {
-                reason: super::sentence(&error),
-            },
+            Err(error) => error.into(),
         }
     }
 

@@ -51,6 +51,18 @@ pub enum Probe {
     Late,
 }
 
+/// What a look that did not succeed says.
+impl From<ObjectError> for Probe {
+    fn from(error: ObjectError) -> Probe {
+        match error {
+            ObjectError::Late { .. } | ObjectError::Cancelled => Probe::Late,
+            error => Probe::Failed {
+                reason: sentence(&error),
+            },
+        }
+    }
+}
+
 /// What happened to a started object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Watched {

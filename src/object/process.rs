@@ -16,7 +16,6 @@ use super::parameter::{command, duration, missing, only, path, text, wrong};
 use super::program::{Group, Plan, Program, bound_output, output_of, run};
 use super::{
     BuildContext, Context, Object, ObjectError, ObjectKind, Probe, Urgency, Watch, Watched, Woke,
-    sentence,
 };
 use crate::config::ObjectConfig;
 use crate::config::kind::{Claims, Kind, ParameterError};
@@ -209,9 +208,7 @@ impl Object for Process {
                     reason: format!("{command} has ended, but left processes behind"),
                 }
             }
-            Err(error) => Probe::Failed {
-                reason: sentence(&error),
-            },
+            Err(error) => error.into(),
         }
     }
 
@@ -220,9 +217,7 @@ impl Object for Process {
             return Ok(());
         }
         // What an earlier life left behind would share files and ports with the new one.
-        self.group.kill_and_wait(deadline)?;
-        // A group that was killed takes in new processes only by the slow way.
-        self.group.remove();
+        self.group.end(deadline)?;
         let program = self.plan(&self.spec.command, context.epoch).spawn()?;
         self.remember(program.pid())?;
         self.program = Some(program);
@@ -240,19 +235,19 @@ impl Object for Process {
         if self.program.is_none() {
             self.adopt();
         }
-        let polite = !forced && !context.cancel.is_raised(Urgency::Forced);
-        if polite && let Some(program) = &self.program {
+        if context.is_polite(forced)
+            && let Some(program) = &self.program
+        {
             program.signal(self.spec.stop_signal)?;
             let until = deadline.min(Instant::now() + self.spec.stop_within);
             self.group
                 .wait_empty(Some((context, Urgency::Forced)), until)?;
         }
-        self.group.kill_and_wait(deadline)?;
-        // Collects the child; the group is empty, so it has ended.
+        self.group.end(deadline)?;
+        // Collects the child; the group was empty, so it has ended.
         if let Some(mut program) = self.program.take() {
             let _ = program.ended();
         }
-        self.group.remove();
         let _ = fs::remove_file(self.pid_file());
         Ok(())
     }

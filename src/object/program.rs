@@ -274,6 +274,14 @@ impl Group {
         Err(ObjectError::InUse { what, holders })
     }
 
+    /// Kills everything in it, waits until it is gone, and removes the group: one that was killed
+    /// takes in new processes, such as the next program or a probe, only by the slow way.
+    pub(super) fn end(&self, deadline: Instant) -> Result<(), ObjectError> {
+        self.kill_and_wait(deadline)?;
+        self.remove();
+        Ok(())
+    }
+
     /// Removes it when it is empty. That it stays behind is harmless: an empty group runs nothing.
     pub(super) fn remove(&self) {
         if let Ok(Some(group)) = Cgroup::open_existing(&self.path) {

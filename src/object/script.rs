@@ -191,9 +191,7 @@ impl Object for Script {
         };
         let until = deadline.min(Instant::now() + patience);
         let stopped = self.run_to_success(&self.spec.stop, context, Urgency::Forced, until);
-        self.group.kill_and_wait(deadline)?;
-        // A group that was killed takes in new processes, such as the probe, only by the slow way.
-        self.group.remove();
+        self.group.end(deadline)?;
         if self.spec.probe.is_none() {
             stopped?;
         } else {
@@ -278,18 +276,13 @@ impl Script {
             return match (self.started, self.group.is_populated()) {
                 (true, _) | (false, Ok(true)) => Probe::Running,
                 (false, Ok(false)) => Probe::Stopped,
-                (false, Err(error)) => Probe::Failed {
-                    reason: sentence(&error),
-                },
+                (false, Err(error)) => error.into(),
             };
         };
         let deadline = Instant::now() + self.spec.probe_within;
         match run(&self.plan(command, context), context, urgency, deadline) {
             Ok(ending) => self.meaning(ending),
-            Err(ObjectError::Late { .. } | ObjectError::Cancelled) => Probe::Late,
-            Err(error) => Probe::Failed {
-                reason: sentence(&error),
-            },
+            Err(error) => error.into(),
         }
     }
 

@@ -26,8 +26,7 @@ use super::aside::{Aside, NoAnswer};
 use super::parameter::{missing, path, text, wrong};
 use super::program::{Group, Plan, run};
 use super::{
-    BuildContext, Context, Object, ObjectError, ObjectKind, Probe, Urgency, Watch, Watched,
-    holders, sentence,
+    BuildContext, Context, Object, ObjectError, ObjectKind, Probe, Urgency, Watch, Watched, holders,
 };
 use crate::config::ObjectConfig;
 use crate::config::kind::{Claims, Kind, ParameterError};
@@ -179,15 +178,9 @@ impl Object for Volume {
                         reason: format!("{device} is in use, though not mounted here"),
                     }
                 }
-                Err(ObjectError::Late { .. }) => Probe::Late,
-                Err(error) => Probe::Failed {
-                    reason: sentence(&error),
-                },
+                Err(error) => error.into(),
             },
-            Err(ObjectError::Late { .. }) => Probe::Late,
-            Err(error) => Probe::Failed {
-                reason: sentence(&error),
-            },
+            Err(error) => error.into(),
         };
         self.watch_if(probe == Probe::Running);
         probe
@@ -236,8 +229,7 @@ impl Object for Volume {
             force: true,
             lazy: false,
         };
-        let polite = !forced && !context.cancel.is_raised(Urgency::Forced);
-        if polite && self.unmount(soft, POLITE_MAX, context, deadline)? {
+        if context.is_polite(forced) && self.unmount(soft, POLITE_MAX, context, deadline)? {
             return self.verify(deadline, true);
         }
         let group = Group::new(self.context.cgroup.clone());

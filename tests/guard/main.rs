@@ -10,12 +10,26 @@ use std::sync::Arc;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rig::{ADDRESS, Rig, Running, address, eventually, in_network, link, readable, run};
+use rig::{ADDRESS, Client, Rig, Running, address, eventually, in_network, link, readable, run};
 use standfast::node::guard::queue;
 use standfast::node::messages::FromGuard;
 use standfast::node::page::word;
 use standfast_sys::netlink::{Change, Monitor, OWN_PROTOCOL, Route};
 use standfast_sys::packet::{ArpOperation, ArpSocket};
+
+/// Runs the test beside a guard that holds the address of task 0 under a lease, and ends the guard.
+fn holding(test: impl FnOnce(&mut Client) + Send + 'static) {
+    in_network(|| {
+        let mut rig = Rig::new();
+        let guard = rig.guard();
+        rig.grant(0b01);
+        let mut client = rig.client();
+        assert_eq!(client.hold(0), FromGuard::Yes);
+        test(&mut client);
+        end(guard);
+        assert_eq!(address(0), None);
+    });
+}
 
 /// Ends a guard and checks that it proved everything to be released.
 fn end(guard: Running) {
@@ -118,30 +132,18 @@ fn the_end_of_the_lease_takes_everything_back_and_nothing_new_survives() {
 
 #[test]
 fn an_address_deleted_by_a_stranger_comes_back() {
-    in_network(|| {
-        let mut rig = Rig::new();
-        let guard = rig.guard();
-        rig.grant(0b01);
-        let mut client = rig.client();
-        assert_eq!(client.hold(0), FromGuard::Yes);
+    holding(|client| {
         for _ in 0..3 {
             run(&format!("ip address delete {}/24 dev svc", ADDRESS[0]));
             eventually("it is back", || address(0));
         }
         assert!(!client.notice("somebody deleted it"));
-        end(guard);
-        assert_eq!(address(0), None);
     });
 }
 
 #[test]
 fn renewals_keep_an_address_beyond_its_lifetime() {
-    in_network(|| {
-        let mut rig = Rig::new();
-        let guard = rig.guard();
-        rig.grant(0b01);
-        let mut client = rig.client();
-        assert_eq!(client.hold(0), FromGuard::Yes);
+    holding(|_| {
         let mut monitor = Monitor::open().unwrap();
         // Four renewals in each lifetime.
         let mut renewals = 0;
@@ -155,18 +157,12 @@ fn renewals_keep_an_address_beyond_its_lifetime() {
                 }
             }
         }
-        end(guard);
     });
 }
 
 #[test]
 fn a_lost_carrier_and_a_lost_interface_are_told_and_mended() {
-    in_network(|| {
-        let mut rig = Rig::new();
-        let guard = rig.guard();
-        rig.grant(0b01);
-        let mut client = rig.client();
-        assert_eq!(client.hold(0), FromGuard::Yes);
+    holding(|client| {
         run("ip link set peer down");
         assert!(client.notice("has no carrier"));
         run("ip link set peer up");
@@ -183,18 +179,12 @@ fn a_lost_carrier_and_a_lost_interface_are_told_and_mended() {
             (packet.sender_ip == ADDRESS[0] && Some(packet.sender_mac) == link("svc").mac)
                 .then_some(())
         });
-        end(guard);
     });
 }
 
 #[test]
 fn a_rival_is_named_and_answered() {
-    in_network(|| {
-        let mut rig = Rig::new();
-        let guard = rig.guard();
-        rig.grant(0b01);
-        let mut client = rig.client();
-        assert_eq!(client.hold(0), FromGuard::Yes);
+    holding(|client| {
         let peer = link("peer").index;
         let ear = ArpSocket::open(peer, link("peer").mac.unwrap()).unwrap();
         let rival = ArpSocket::open(peer, [2, 0, 0, 0, 0, 0x99]).unwrap();
@@ -206,7 +196,6 @@ fn a_rival_is_named_and_answered() {
             (Some(packet.sender_mac) == link("svc").mac).then_some(())
         };
         eventually("an answer", answers);
-        end(guard);
     });
 }
 

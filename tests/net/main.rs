@@ -23,6 +23,7 @@ mod rig;
 
 mod cuts;
 mod deaths;
+mod interrupts;
 mod moves;
 mod processes;
 mod starts;
@@ -31,8 +32,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use rig::keeper;
 use rig::lab::{Lab, Wish};
-use rig::leftovers;
 use rig::trouble::Trouble;
 use rig::verdict::Verdict;
 
@@ -205,6 +206,7 @@ fn main() -> ExitCode {
         cuts::scenarios(),
         processes::scenarios(),
         starts::scenarios(),
+        interrupts::scenarios(),
     ];
     let all: Vec<Scenario> = groups.into_iter().flatten().collect();
     let (chosen, others): (Vec<_>, Vec<_>) = all.iter().partition(|one| choice.takes(one));
@@ -214,14 +216,14 @@ fn main() -> ExitCode {
             .for_each(|scenario| println!("{}: test", scenario.name));
         return ExitCode::SUCCESS;
     }
-    if let Err(trouble) = leftovers::clean_up_on_signals() {
-        eprintln!("net: {trouble}");
-        return ExitCode::FAILURE;
-    }
+    keeper::run(|| attempt_all(&chosen, others.len()))
+}
+
+fn attempt_all(chosen: &[&Scenario], filtered_out: usize) -> ExitCode {
     println!("\nrunning {} tests", chosen.len());
     let begun = Instant::now();
     let mut failures = Vec::new();
-    for scenario in &chosen {
+    for scenario in chosen {
         let begun = Instant::now();
         let result = scenario.attempt();
         let word = if result.is_ok() { "ok" } else { "FAILED" };
@@ -243,7 +245,7 @@ fn main() -> ExitCode {
         "\ntest result: {}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {} filtered \
          out; finished in {:.2}s\n",
         if failed == 0 { "ok" } else { "FAILED" },
-        others.len(),
+        filtered_out,
         begun.elapsed().as_secs_f64()
     );
     if failed == 0 {

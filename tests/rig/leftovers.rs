@@ -2,20 +2,20 @@
 //!
 //! Each rig has one directory, and in it a journal of the machines it started. Whatever else it
 //! makes can be found from there: loop devices by the image they show, cgroups by the cluster's
-//! name, which is the directory's. So one function cleans up in all three cases.
+//! name, which is the directory's, and processes that no journal knows yet by the mark of their
+//! keeper, with which that name begins. So one function cleans up in all three cases.
 
 use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
-use std::thread;
 use std::time::Duration;
 
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::keeper::tell;
 use super::trouble::{Doing, Trouble};
 use super::wait::eventually;
 
@@ -25,6 +25,9 @@ const PLACES: [&str; 2] = ["/dev/shm", "/var/tmp"];
 /// How the name of each rig's directory and cluster begins.
 const PREFIX: &str = "standfast-lab-";
 
+/// Environment variable by which all processes of a rig are known, whoever started them.
+pub(crate) const MARK: &str = "STANDFAST_RIG";
+
 /// First word of the journal's line about the rig itself.
 const RIG: &str = "rig";
 
@@ -33,9 +36,6 @@ const KEPT: &str = "kept";
 
 /// How long the kernel may take to bury a killed machine.
 const BURIAL: Duration = Duration::from_secs(10);
-
-/// Directories that an interrupt has to clean up.
-static OURS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// A process that the journal names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,19 +67,10 @@ impl Journal {
     /// Makes a directory that no other rig has.
     pub(crate) fn open() -> Result<Journal, Trouble> {
         sweep_forgotten();
-        let mut number = 0;
-        let directory = loop {
-            let name = format!("{PREFIX}{}-{number}", std::process::id());
-            let directory = Path::new(place()?).join(name);
-            match fs::create_dir(&directory) {
-                Ok(()) => break directory,
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
-                Err(error) => return Err(error).doing(directory.display()),
-            }
-        };
-        if let Ok(mut ours) = OURS.lock() {
-            ours.push(directory.clone());
-        }
+        let own = || mark_of(std::process::id());
+        let mark = std::env::var(MARK).ok().or_else(own);
+        let mark = mark.ok_or_else(|| Trouble::new("no /proc"))?;
+        let directory = new_directory(&mark)?;
         let mut options = OpenOptions::new();
         let file = options
             .create(true)
@@ -125,9 +116,6 @@ impl Journal {
     pub(crate) fn keep(&self) -> Result<(), Trouble> {
         self.note(KEPT, 0)?;
         self.lasting.set(true);
-        if let Ok(mut ours) = OURS.lock() {
-            ours.retain(|directory| directory != &self.directory);
-        }
         Ok(())
     }
 }
@@ -138,44 +126,29 @@ impl Drop for Journal {
             return;
         }
         if let Err(trouble) = sweep(&self.directory) {
-            eprintln!("left behind: {trouble}");
-        }
-        if let Ok(mut ours) = OURS.lock() {
-            ours.retain(|directory| directory != &self.directory);
+            tell(&format!("left behind: {trouble}"));
         }
     }
 }
 
-/// Cleans up after this program when it is interrupted, and ends it with the shell's exit code.
-///
-/// To be called before any other thread is started: the signals stay blocked in all of them.
-pub(crate) fn clean_up_on_signals() -> Result<(), Trouble> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
+/// Cleans up behind the work of a keeper, which is over: ends what it started and removes what it
+/// made, but for rigs that it was to leave behind if `spare_kept`.
+pub(crate) fn clean_up_behind(mark: &str, spare_kept: bool) -> Result<(), Trouble> {
+    let own = all().into_iter().filter(|path| mark_in(path) == mark);
+    let (kept, left): (Vec<_>, Vec<_>) = own.partition(|path| spare_kept && is_kept(path));
+    if kept.is_empty() {
+        end_processes(mark)?;
     }
-    signals.thread_block().doing("block signals")?;
-    thread::spawn(move || {
-        let Ok(signal) = signals.wait() else { return };
-        eprintln!("interrupted: cleaning up");
-        // Held to the end: whoever would start a new rig now waits for the exit.
-        if let Ok(ours) = OURS.lock() {
-            for directory in ours.iter() {
-                drop(sweep(directory));
-            }
-            std::process::exit(128 + signal as i32);
-        }
-    });
-    Ok(())
+    let swept = left.iter().map(|directory| sweep(directory));
+    swept.fold(Ok(()), Result::and)
 }
 
 /// Cleans up after rigs that were killed, so that nobody has to remember to.
 fn sweep_forgotten() {
     for directory in all() {
-        let (noted, alive) = read(&directory);
-        if !alive && noted.iter().all(|noted| noted.name != KEPT) {
+        if !read(&directory).1 && !is_kept(&directory) {
             // Another rig may be doing the same.
-            drop(sweep(&directory));
+            drop(bury(&directory));
         }
     }
 }
@@ -193,14 +166,91 @@ pub(crate) fn all() -> Vec<PathBuf> {
         .collect()
 }
 
-/// What the journal of a rig says, without the rig itself, and whether the rig still runs.
+/// What the journal of a rig says, without the rig itself, and whether the rig or its keeper still
+/// runs.
 pub(crate) fn read(directory: &Path) -> (Vec<Noted>, bool) {
     let text = fs::read_to_string(directory.join("journal")).unwrap_or_default();
     let (rig, machines): (Vec<_>, Vec<_>) = text
         .lines()
         .filter_map(parse)
         .partition(|noted| noted.name == RIG);
-    (machines, rig.iter().any(Noted::lives))
+    // The keeper's name is there before the first line is, and after the rig has ended.
+    let kept = keeper_in(mark_in(directory)).is_some_and(|keeper| keeper.lives());
+    (machines, kept || rig.iter().any(Noted::lives))
+}
+
+fn is_kept(directory: &Path) -> bool {
+    read(directory).0.iter().any(|noted| noted.name == KEPT)
+}
+
+/// The mark of everything that a process keeps: none when there is no such process.
+pub(crate) fn mark_of(keeper: u32) -> Option<String> {
+    Some(format!("{PREFIX}{keeper}-{:x}", start_of(keeper)?))
+}
+
+/// The mark in the name of a rig's directory.
+fn mark_in(directory: &Path) -> &str {
+    let name = name_of(directory);
+    name.rsplit_once('-').map_or(name, |(mark, _)| mark)
+}
+
+fn keeper_in(mark: &str) -> Option<Noted> {
+    let (pid, started) = mark.strip_prefix(PREFIX)?.split_once('-')?;
+    Some(Noted {
+        name: RIG.to_owned(),
+        pid: pid.parse().ok()?,
+        started: u64::from_str_radix(started, 16).ok()?,
+    })
+}
+
+/// Ends a rig whatever state it is in, and removes all of it.
+pub(crate) fn bury(directory: &Path) -> Result<(), Trouble> {
+    end_processes(mark_in(directory))?;
+    sweep(directory)
+}
+
+/// Kills every process with this mark until there is none.
+fn end_processes(mark: &str) -> Result<(), Trouble> {
+    eventually("the end of all processes", BURIAL, || {
+        let marked = processes_with(MARK, mark);
+        for pid in &marked {
+            // It may have ended in between.
+            let _ = kill(*pid, Signal::SIGKILL);
+        }
+        marked.is_empty().then_some(())
+    })
+}
+
+/// What is there of the rigs with this mark, in words.
+pub(crate) fn of(mark: &str) -> Vec<String> {
+    let running = processes_with(MARK, mark);
+    let mut found: Vec<String> = running.iter().map(|pid| format!("process {pid}")).collect();
+    let directories = all().into_iter().filter(|path| mark_in(path) == mark);
+    found.extend(directories.map(|path| path.display().to_string()));
+    let images = PLACES.map(|place| Path::new(place).join(format!("{mark}-0")));
+    let devices = images.iter().flat_map(|images| loop_devices(images));
+    found.extend(devices.map(|path| path.display().to_string()));
+    let cgroup = cgroup_mount().map(|mount| mount.join(format!("{mark}-0")));
+    let cgroup = cgroup.filter(|path| path.exists());
+    found.extend(cgroup.map(|path| path.display().to_string()));
+    found
+}
+
+/// The living processes that inherited this variable with this value.
+pub(crate) fn processes_with(variable: &str, value: &str) -> Vec<Pid> {
+    let wanted = format!("{variable}={value}");
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let found = entries.flatten().filter_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let environment = fs::read(entry.path().join("environ")).ok()?;
+        let mut variables = environment.split(|byte| *byte == 0);
+        variables
+            .any(|variable| variable == wanted.as_bytes())
+            .then_some(Pid::from_raw(pid))
+    });
+    found.collect()
 }
 
 /// Ends every machine of a rig, and removes its loop devices, its cgroups and its directory.
@@ -220,15 +270,18 @@ pub(crate) fn sweep(directory: &Path) -> Result<(), Trouble> {
     }
     let gone = || remove_cgroups(name_of(directory)).then_some(());
     eventually("the cgroups to become empty", BURIAL, gone)?;
-    for device in loop_devices_of(directory) {
+    for device in loop_devices(directory) {
         // One that detaches itself may be faster.
         drop(Command::new("losetup").arg("--detach").arg(device).output());
     }
+    // The kernel unmounts a volume some time after the machine that had it.
+    let gone = || loop_devices(directory).is_empty().then_some(());
+    let detached = eventually("the loop devices to be detached", BURIAL, gone);
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).doing(format!("remove {}", directory.display()))
         }
-        _ => Ok(()),
+        _ => detached,
     }
 }
 
@@ -257,7 +310,8 @@ fn rmdir(cgroup: &Path) -> bool {
     fs::remove_dir(cgroup).is_ok() || !cgroup.exists()
 }
 
-fn loop_devices_of(directory: &Path) -> Vec<PathBuf> {
+/// The loop devices that show a file below this directory.
+pub(crate) fn loop_devices(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir("/sys/block") else {
         return Vec::new();
     };
@@ -292,21 +346,37 @@ fn start_of(pid: u32) -> Option<u64> {
     }
 }
 
-fn place() -> Result<&'static str, Trouble> {
+/// A new directory that bears this mark, in the first place where images can be.
+fn new_directory(mark: &str) -> Result<PathBuf, Trouble> {
+    for place in PLACES {
+        let mut number = 0;
+        let directory = loop {
+            let directory = Path::new(place).join(format!("{mark}-{number}"));
+            match fs::create_dir(&directory) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+                made => break made.map(|()| directory),
+            }
+        };
+        let Ok(directory) = directory else { continue };
+        if takes_direct_io(&directory) {
+            return Ok(directory);
+        }
+        fs::remove_dir_all(&directory).doing(directory.display())?;
+    }
+    Err(Trouble::new(
+        "no place for disk images: neither /dev/shm nor /var/tmp",
+    ))
+}
+
+fn takes_direct_io(directory: &Path) -> bool {
     use std::os::unix::fs::OpenOptionsExt;
-    let direct = |place: &&&str| {
-        let path = Path::new(place).join(format!("{PREFIX}try-{}", std::process::id()));
-        let mut options = OpenOptions::new();
-        options
-            .write(true)
-            .create(true)
-            .custom_flags(nix::fcntl::OFlag::O_DIRECT.bits());
-        let works = options.open(&path).is_ok();
-        drop(fs::remove_file(&path));
-        works
-    };
-    let found = PLACES.iter().find(direct).copied();
-    found.ok_or_else(|| Trouble::new("no place for disk images: neither /dev/shm nor /var/tmp"))
+    let path = directory.join("try");
+    let mut options = OpenOptions::new();
+    options.write(true).create(true);
+    options.custom_flags(nix::fcntl::OFlag::O_DIRECT.bits());
+    let works = options.open(&path).is_ok();
+    drop(fs::remove_file(&path));
+    works
 }
 
 fn name_of(path: &Path) -> &str {

@@ -11,12 +11,14 @@
 //! host but loop devices, one directory and the cgroups of a cluster with a name of its own.
 
 pub(crate) mod helper;
+pub(crate) mod keeper;
 pub(crate) mod lab;
 pub(crate) mod leftovers;
 pub(crate) mod machine;
 pub(crate) mod node;
 pub(crate) mod probe;
 pub(crate) mod software;
+pub(crate) mod started;
 pub(crate) mod switch;
 pub(crate) mod trouble;
 pub(crate) mod verdict;

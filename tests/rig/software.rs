@@ -18,6 +18,9 @@ pub(crate) const PORT: u16 = 7000;
 /// The one task of a lab.
 pub(crate) const TASK: &str = "web";
 
+/// The object of the task that mounts the volume.
+pub(crate) const VOLUME: &str = "data";
+
 /// Where a node finds its files.
 pub(crate) const RUN_DIR: &str = "/run/standfast";
 /// The shared configuration, a directory of the node's own on the host.
@@ -135,7 +138,7 @@ impl Plan {
         if self.service == Service::Volume {
             let device = &self.volume;
             let lines = format!("device = {device:?}\nmount = \"{DATA}\"\nfilesystem = \"ext4\"");
-            object("data", "volume", &lines);
+            object(VOLUME, "volume", &lines);
         }
         object(
             "address",
