@@ -15,7 +15,7 @@ const H: u64 = D / 10;
 /// A world in which no node has power yet.
 fn dark(nodes: usize, tasks: usize, seed: u64) -> World {
     let mut world = World::new(Plan::calm(nodes, tasks, DETECT_MS), Rng::new(seed), true);
-    world.checks.forbids_eviction = false;
+    world.checks.s6 = false;
     world
 }
 
