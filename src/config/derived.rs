@@ -1,6 +1,7 @@
 //! Every time that follows from the configuration, with a sentence on what it means: what
 //! `standfast check` prints, so that nobody has to work it out during an outage.
 
+use super::timing::RETRY_MAX;
 use super::types::Config;
 use crate::time::Span;
 
@@ -19,7 +20,7 @@ pub struct DerivedTime {
 type Row = (&'static str, fn(&Config) -> Span, &'static str);
 
 /// What every cluster has, in the order in which it comes into play.
-const ROWS: [Row; 11] = [
+const ROWS: [Row; 13] = [
     (
         "detect",
         |c| c.timing().detect,
@@ -69,6 +70,16 @@ const ROWS: [Row; 11] = [
         "rejoin at most",
         |c| c.timing().stable_max,
         "the same for a node that comes and goes",
+    ),
+    (
+        "retry at most",
+        |_| RETRY_MAX,
+        "pause before a task that failed is tried again",
+    ),
+    (
+        "recovery",
+        |c| c.timing().recovery(),
+        "when nothing is wrong any more every task begins to start within this",
     ),
     (
         "watchdog",

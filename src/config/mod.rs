@@ -36,7 +36,7 @@ pub use parse::TEXT_BYTES_MAX;
 pub use problem::{ConfigErrors, Look, PROBLEMS_MAX, Problem, Severity, TextSpan, render};
 pub(crate) use schema::{listed, nearest};
 pub use tasks::{OBJECTS_MAX, STEP_MAX};
-pub use timing::{DETECT_MAX, DETECT_MIN, Timing};
+pub use timing::{DETECT_MAX, DETECT_MIN, RETRY_MAX, Timing};
 pub use types::{
     ClusterConfig, Config, LinkConfig, LinkKind, NodeConfig, ObjectConfig, PerNode, RestartConfig,
     TaskConfig, WatchdogConfig, WatchdogSource,

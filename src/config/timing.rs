@@ -16,6 +16,10 @@ pub const DETECT_MIN: Span = Span::from_ms(20);
 /// Largest `detect`: beyond it nobody would call it high availability.
 pub const DETECT_MAX: Span = Span::from_ms(60_000);
 
+/// Longest pause before a task that could not be kept running, or could not be stopped, is tried
+/// again.
+pub const RETRY_MAX: Span = Span::from_ms(60_000);
+
 /// All derived times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
@@ -74,6 +78,16 @@ impl Timing {
     #[must_use]
     pub fn out_after(&self) -> Span {
         (self.lease + self.release).on_worst_clock()
+    }
+
+    /// Within which a cluster in which nothing is wrong any more has given every task to a node that
+    /// starts it, but for pauses after failures. At the worst every node is out: each hears nobody
+    /// for `detect` and may need as long again for a decision that was lost to another; tasks wait
+    /// for their preferred node as long as it needs to join and is decided on twice; then earlier
+    /// owners have their time, `detect` at most.
+    #[must_use]
+    pub fn recovery(&self) -> Span {
+        self.stable + self.detect.times(6)
     }
 
     /// Within which one write and one read of a disk must be done, at their 99th percentile: half a

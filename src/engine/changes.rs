@@ -329,6 +329,7 @@ impl Engine {
         let listed = self.view.member(self.me()).copied();
         if let Some(old) = listed.filter(|old| old.incarnation != self.setup.incarnation)
             && old.incarnation.boot == self.setup.incarnation.boot
+            && self.view.config_hash == self.setup.config_hash
         {
             return Some(self.take_up_again(old));
         }

@@ -10,8 +10,9 @@
 //! Whoever is taken out of a record is named in `after` until it says that nothing runs there.
 
 use super::changes::Change;
-use super::tasks::{Local, RETRY_MAX, Then};
+use super::tasks::{Local, Then};
 use super::{After, Cause, Class, Engine, TaskRecord};
+use crate::config::RETRY_MAX;
 use crate::model::{NodeSet, TaskIndex};
 use crate::time::Span;
 

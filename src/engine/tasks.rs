@@ -9,11 +9,9 @@
 //! it.
 
 use super::{Action, After, Class, Engine, Failure, Found, Order, Report, TaskRecord};
+use crate::config::RETRY_MAX;
 use crate::model::{NodeId, TaskIndex, TaskState};
 use crate::time::{Instant, Span};
-
-/// Longest pause before a task that could not be kept running is tried again on its only node.
-pub(super) const RETRY_MAX: Span = Span::from_ms(60_000);
 
 /// First such pause.
 const RETRY_MIN: Span = Span::from_ms(2_000);

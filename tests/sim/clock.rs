@@ -28,9 +28,26 @@ impl Clock {
         }
     }
 
+    /// The same with another zero.
+    pub(crate) fn shifted(mut self, by: u64) -> Clock {
+        self.offset += by;
+        self
+    }
+
+    /// From `now` on it runs this much fast.
+    pub(crate) fn run(&mut self, now: u64, ppm: i64) {
+        (self.offset, self.base, self.ppm) = (self.at(now).0, now, ppm);
+    }
+
+    /// It has stood still for `span` until now.
+    pub(crate) fn stood_still(&mut self, span: u64) {
+        self.base += span;
+    }
+
     /// What it shows at a true moment that is not before its start.
     pub(crate) fn at(&self, now: u64) -> Instant {
-        let passed = i128::from(now - self.base) * i128::from(1_000_000 + self.ppm) / 1_000_000;
+        let passed = i128::from(now.saturating_sub(self.base)) * i128::from(1_000_000 + self.ppm)
+            / 1_000_000;
         Instant(self.offset + passed as u64)
     }
 

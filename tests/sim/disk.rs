@@ -10,7 +10,10 @@ use standfast::frame::Frame;
 use standfast::model::Incarnation;
 use standfast::register::{Ballot, Block, BlockSeen, Value};
 
+use crate::checks::s4;
+
 /// What is on the platters.
+#[derive(Clone)]
 pub(crate) struct Disk {
     pub(crate) frames: Vec<Option<Rc<Frame>>>,
     blocks: Vec<Block>,
@@ -35,17 +38,17 @@ impl Disk {
 
     /// A block lands. Returns its value if that is decided by now: accepted in the block's newest
     /// ballot with nobody beyond it, no later ballot can miss it.
-    pub(crate) fn land(&mut self, slot: usize, block: Block) -> Option<Value> {
-        let before = &self.blocks[slot];
-        assert!(
-            block.mbal >= before.mbal && block.bal >= before.bal,
-            "S4: block {slot} went back"
-        );
+    pub(crate) fn land(&mut self, slot: usize, block: Block) -> Result<Option<Value>, String> {
+        s4::block(slot, &self.blocks[slot], &block)?;
         self.blocks[slot] = block;
         let block = &self.blocks[slot];
         let beyond = self.blocks.iter().any(|other| other.mbal > block.bal);
         let decided = block.bal != Ballot::NONE && block.bal == block.mbal && !beyond;
-        decided.then(|| block.value.clone())
+        Ok(decided.then(|| block.value.clone()))
+    }
+
+    pub(crate) fn block(&self, slot: usize) -> &Block {
+        &self.blocks[slot]
     }
 }
 
@@ -90,6 +93,10 @@ pub(crate) struct DiskThread {
     pub(crate) hung_until: u64,
     /// Every operation fails.
     pub(crate) lost: bool,
+    /// Every operation may take half the detect time.
+    pub(crate) slow: bool,
+    /// Reads return flipped bits.
+    pub(crate) garbled: bool,
 }
 
 impl DiskThread {

@@ -1,148 +1,218 @@
-//! What goes wrong, and how it ends.
+//! What each strike does to the world, and how it ends.
 
 use standfast::engine::{Command, Event, Report};
 use standfast::model::TaskIndex;
 
+use crate::checks::s6::Place;
 use crate::node::In;
-use crate::plan::Kind;
+use crate::strike::{Cable, Flaw, Ill, Part, Strike};
 use crate::world::{Ev, Heal, World};
 
 impl World {
-    /// Something goes wrong now; the next thing later.
-    pub(crate) fn fault(&mut self) {
-        if self.now >= self.plan.faults_end || self.plan.kinds.is_empty() {
+    /// The next planned strike is due.
+    pub(crate) fn planned(&mut self, index: usize) {
+        if let Some((_, strike)) = self.plan.strikes.get(index).cloned() {
+            self.checks.count(strike.name());
+            self.strike(strike);
+        }
+    }
+
+    pub(crate) fn strike(&mut self, strike: Strike) {
+        self.tell(None, |names| format!("- {}", strike.words(names)));
+        let d = self.plan.timing.detect.0;
+        match strike {
+            Strike::PowerOn { node } => self.power_on(node),
+            Strike::PowerOff { node, span } => {
+                if self.nodes[node].on {
+                    self.power_cut(node);
+                    if let Some(span) = span {
+                        self.after(span, node, Ev::PowerOn);
+                    }
+                }
+            }
+            Strike::Kill { part, node, span } => self.kill(part, node, span),
+            Strike::Stop { part, node, span } => match part {
+                Part::Core => self.pause_core(node, span),
+                Part::Guard => self.pause_guard(node, span),
+                Part::Runner => self.pause_runner(node, span),
+                Part::Node => self.pause_node(node, span),
+            },
+            Strike::Freeze { node, span } => self.freeze(node, span),
+            Strike::TaskDies { task } => {
+                for node in 0..self.nodes.len() {
+                    if self.nodes[node].held[task].running {
+                        self.task_dies(node, task);
+                    }
+                }
+            }
+            Strike::Flaw {
+                task,
+                node,
+                flaw,
+                span,
+            } => {
+                self.set_flaw(node, task, flaw, true);
+                self.ends(span, node, Heal::Flaw { task, flaw });
+            }
+            Strike::Unfit { node, tasks, span } => {
+                self.set_fit(node, tasks);
+                self.ends(span, node, Heal::Fit);
+            }
+            Strike::Ask { node, command } => self.command(node, command),
+            Strike::Leave { node } => {
+                self.nodes[node].was_told_to_leave = true;
+                self.deliver(node, In::Other(Event::Leave));
+            }
+            Strike::Drift { node, span } => self.drift(node, span),
+            Strike::Rate { node, ppm } => self.nodes[node].clock.run(self.now, ppm),
+            // Nothing in the world reads a wall clock: see `checks::s8`.
+            Strike::WallStep { .. } => {}
+            Strike::Twin { node } => self.twin(node),
+            Strike::SaveDisk => self.saved_disk = Some(self.disk.clone()),
+            Strike::RestoreDisk => {
+                if let Some(disk) = self.saved_disk.clone() {
+                    self.disk = disk;
+                }
+            }
+            medium => self.strike_medium(medium, d),
+        }
+    }
+
+    fn strike_medium(&mut self, strike: Strike, d: u64) {
+        match strike {
+            Strike::Cut { cable, span } => {
+                let paths = cable.paths(self.plan.networks, self.nodes.len());
+                self.cut(&paths);
+                self.ends(span, 0, Heal::Cut(paths));
+            }
+            Strike::Mend { cable } => self.mend(cable),
+            Strike::LinkDown { node, link, span } => {
+                self.set_link(node, link, false);
+                self.ends(span, node, Heal::Link(link));
+            }
+            Strike::Flap {
+                node,
+                link,
+                times,
+                every,
+            } => {
+                self.set_link(node, link, false);
+                let left = times.saturating_sub(1);
+                self.after(every, node, Ev::Flap { link, left, every });
+            }
+            Strike::Clog { link, span } => {
+                let until = &mut self.clogged_until[link];
+                *until = (*until).max(self.now + span);
+                self.troubles.note(Place::Link { link }, self.now, *until);
+            }
+            Strike::Cross { node, span } => {
+                self.nodes[node].crossed = true;
+                self.ends(span, node, Heal::Crossed);
+            }
+            Strike::Disk { node, ill, span } => {
+                let _ = d;
+                self.set_disk(node, ill, true, span);
+                self.ends(span, node, Heal::Disk(ill));
+            }
+            Strike::DiskWell { node } => {
+                for ill in [Ill::Hangs, Ill::Lost, Ill::Slow, Ill::Garbled] {
+                    self.set_disk(node, ill, false, None);
+                }
+            }
+            Strike::Attack { attack, count } => self.attack(attack, count),
+            other => unreachable!("{other:?} is no strike on a medium"),
+        }
+    }
+
+    fn ends(&mut self, span: Option<u64>, node: usize, what: Heal) {
+        if let Some(span) = span {
+            self.after(span, node, Ev::Heals { what });
+        }
+    }
+
+    fn kill(&mut self, part: Part, node: usize, span: u64) {
+        match part {
+            Part::Core => self.core_dies(node, span),
+            Part::Runner => self.runner_dies(node, span),
+            Part::Guard | Part::Node => {
+                if self.nodes[node].on && self.nodes[node].engine.is_some() {
+                    self.daemon_dies(node);
+                    let (power, core) = (self.nodes[node].power_life, self.nodes[node].core_life);
+                    self.after(span, node, Ev::DaemonStarts { power, core });
+                }
+            }
+        }
+    }
+
+    fn drift(&mut self, node: usize, span: Option<u64>) {
+        self.nodes[node].drifted = true;
+        self.kill(Part::Guard, node, self.plan.timing.heartbeat.0);
+        self.ends(span, node, Heal::Drift);
+    }
+
+    pub(crate) fn flap(&mut self, i: usize, link: usize, left: u64, every: u64) {
+        let up = self.nodes[i].link_up[link];
+        if self.calm && up {
             return;
         }
-        let kinds = std::mem::take(&mut self.plan.kinds);
-        let kind = self.rng.pick(&kinds);
-        self.plan.kinds = kinds;
-        let i = self.rng.below(self.nodes.len() as u64) as usize;
-        self.strike(kind, i);
-        // Sometimes the next comes while this one is being handled.
-        let pace = if self.rng.chance(200) {
-            self.plan.timing.heartbeat.0
-        } else {
-            self.plan.pace * 2
-        };
-        let next = self.rng.below(pace) + 1;
-        self.after(next, i, Ev::Fault);
-    }
-
-    fn strike(&mut self, kind: Kind, i: usize) {
-        let d = self.plan.timing.detect.0;
-        self.checks.count(kind.name());
-        match kind {
-            Kind::PowerCut => {
-                if self.nodes[i].on {
-                    self.power_cut(i);
-                    let delay = self.rng.skewed(d * 20);
-                    self.after(delay, i, Ev::PowerOn);
-                }
-            }
-            Kind::CoreCrash => self.core_dies(i),
-            Kind::CorePause => {
-                let span = self.rng.skewed(d * 4);
-                self.pause_core(i, span);
-            }
-            Kind::NodePause => {
-                let span = self.rng.skewed(d * 4);
-                self.pause_node(i, span);
-            }
-            Kind::DaemonRestart => {
-                if self.nodes[i].on && self.nodes[i].engine.is_some() {
-                    self.daemon_dies(i);
-                    let delay = self.rng.skewed(d * 2);
-                    let (power, core) = (self.nodes[i].power_life, self.nodes[i].core_life);
-                    self.after(delay, i, Ev::DaemonStarts { power, core });
-                }
-            }
-            Kind::RunnerCrash => self.runner_dies(i),
-            Kind::CutOneWay
-            | Kind::CutLink
-            | Kind::CutNode
-            | Kind::LinkDown
-            | Kind::Replay
-            | Kind::DiskHang
-            | Kind::DiskPathLoss => self.strike_medium(kind, i),
-            Kind::TaskDeath => {
-                let task = self.rng.below(self.plan.tasks as u64) as usize;
-                if self.nodes[i].held[task].running {
-                    self.say(i, || format!("t{task} dies"));
-                    self.task_dies(i, task);
-                }
-            }
-            Kind::Unfit => {
-                let bits = self.rng.next();
-                self.set_fit(i, bits);
-                let span = self.rng.skewed(d * 5);
-                self.after(span, i, Ev::Heals { what: Heal::Fit });
-            }
-            Kind::Operator => self.random_command(i),
-            Kind::Leave => {
-                self.say(i, || "is told to leave".into());
-                self.nodes[i].was_told_to_leave = true;
-                self.deliver(i, In::Other(Event::Leave));
+        self.set_link(i, link, !up);
+        if left > 0 || !up {
+            let left = if up { left - 1 } else { left };
+            let again = up || left > 0;
+            if again {
+                self.after(every, i, Ev::Flap { link, left, every });
             }
         }
     }
 
-    fn strike_medium(&mut self, kind: Kind, i: usize) {
-        let (h, d) = (self.plan.timing.heartbeat.0, self.plan.timing.detect.0);
-        match kind {
-            Kind::CutOneWay | Kind::CutLink | Kind::CutNode => self.cut_some(kind, i),
-            Kind::LinkDown if self.plan.networks == 0 => {}
-            Kind::LinkDown => {
-                let link = self.rng.below(self.plan.networks as u64) as usize;
-                self.set_link(i, link, false);
-                let span = self.rng.skewed(d * 5);
-                let what = Heal::Link(link);
-                self.after(span, i, Ev::Heals { what });
+    /// A disk path falls ill, or is well again.
+    pub(crate) fn set_disk(&mut self, i: usize, ill: Ill, on: bool, span: Option<u64>) {
+        let now = self.now;
+        let disk = &mut self.nodes[i].disk;
+        match ill {
+            Ill::Hangs => {
+                let until = now.saturating_add(span.unwrap_or(u64::MAX / 4));
+                disk.hung_until = if on { disk.hung_until.max(until) } else { now };
             }
-            Kind::Replay => {
-                for _ in 0..self.rng.below(20) {
-                    if self.old_frames.is_empty() {
-                        return;
-                    }
-                    let place = self.rng.below(self.old_frames.len() as u64) as usize;
-                    let (link, to, frame) = self.old_frames[place].clone();
-                    let delay = self.rng.below(h);
-                    self.arrive(delay, link, to, frame);
+            Ill::Lost => disk.lost = on,
+            Ill::Slow => {
+                if disk.slow && !on {
+                    // What was begun until now is slow still.
+                    let end = now + self.plan.timing.detect.0 / 2;
+                    self.troubles.note(Place::Disk { node: i }, now, end);
                 }
+                disk.slow = on;
             }
-            Kind::DiskHang => {
-                let span = self.rng.skewed(d * 5);
-                self.say(i, || format!("its disk hangs for {} ms", span / 1_000_000));
-                self.nodes[i].disk.hung_until = self.now + span;
-            }
-            Kind::DiskPathLoss => {
-                let span = self.rng.skewed(d * 5);
-                self.lose_disk(i);
-                self.after(
-                    span,
-                    i,
-                    Ev::Heals {
-                        what: Heal::DiskPath,
-                    },
-                );
-            }
-            _ => {}
+            Ill::Garbled => disk.garbled = on,
         }
+        let bad = disk.lost || disk.slow || disk.garbled || disk.hung_until > now;
+        self.troubles.set(Place::Disk { node: i }, bad, now);
     }
 
     pub(crate) fn lose_disk(&mut self, i: usize) {
-        self.say(i, || "loses its disk path".into());
-        self.nodes[i].disk.lost = true;
+        self.set_disk(i, Ill::Lost, true, None);
     }
 
     pub(crate) fn set_link(&mut self, i: usize, link: usize, up: bool) {
-        self.say(i, || format!("link {link} up: {up}"));
         self.nodes[i].link_up[link] = up;
+        let place = Place::Port { node: i, link };
+        self.troubles.set(place, !up, self.now);
         let (link, reason) = (link as u8, "carrier".to_owned());
         self.deliver(i, In::Other(Event::LinkState { link, up, reason }));
     }
 
+    fn set_flaw(&mut self, i: usize, task: usize, flaw: Flaw, on: bool) {
+        let held = &mut self.nodes[i].held[task];
+        match flaw {
+            Flaw::StartsFail => held.starts_fail = on,
+            Flaw::StopsFail => held.stops_fail = on,
+            Flaw::Slow => held.slow = on,
+        }
+    }
+
     fn set_fit(&mut self, i: usize, fit: u64) {
         self.nodes[i].fit = fit;
+        self.nodes[i].unfit_lately |= !fit;
         if self.nodes[i].runner_up {
             let core = self.nodes[i].core_life;
             let event = Box::new(Event::Report(Report::Fit { tasks: fit }));
@@ -150,112 +220,107 @@ impl World {
         }
     }
 
-    fn cut_some(&mut self, kind: Kind, i: usize) {
-        let mut cut = Vec::new();
-        let others: Vec<usize> = (0..self.nodes.len()).filter(|other| *other != i).collect();
-        let other = self.rng.pick(&others);
-        let one_link = self.rng.below(self.plan.networks.max(1) as u64) as usize;
-        let every_link = self.rng.chance(400);
-        for link in (0..self.plan.networks).filter(|link| every_link || *link == one_link) {
-            match kind {
-                Kind::CutOneWay => cut.push((link, i, other)),
-                Kind::CutLink => cut.extend([(link, i, other), (link, other, i)]),
-                _ => {}
-            }
-        }
-        if kind == Kind::CutNode {
-            for link in 0..self.plan.networks {
-                cut.extend(others.iter().flat_map(|o| [(link, i, *o), (link, *o, i)]));
-            }
-            if self.rng.chance(500) {
-                self.lose_disk(i);
-                let span = self.rng.skewed(self.plan.timing.detect.0 * 5);
-                self.after(
-                    span,
-                    i,
-                    Ev::Heals {
-                        what: Heal::DiskPath,
-                    },
-                );
-            }
-        }
-        self.say(i, || format!("{kind:?} {cut:?}"));
-        self.cut(&cut);
-        let span = self.rng.skewed(self.plan.timing.detect.0 * 5);
-        let what = Heal::Cut(cut);
-        self.after(span, i, Ev::Heals { what });
-    }
-
     pub(crate) fn cut(&mut self, paths: &[(usize, usize, usize)]) {
         for path in paths {
             *self.cuts.entry(*path).or_insert(0) += 1;
+            self.troubles.set(Place::path(*path), true, self.now);
         }
     }
 
     /// Every path to and from the node on every network.
     pub(crate) fn all_paths_of(&self, i: usize) -> Vec<(usize, usize, usize)> {
-        let others = (0..self.nodes.len()).filter(|other| *other != i);
-        others
-            .flat_map(|other| (0..self.plan.networks).map(move |link| (link, other)))
-            .flat_map(|(link, other)| [(link, i, other), (link, other, i)])
-            .collect()
+        let whole_node = Cable {
+            link: None,
+            from: Some(i),
+            to: None,
+            both: true,
+        };
+        whole_node.paths(self.plan.networks, self.nodes.len())
+    }
+
+    fn mend(&mut self, cable: Cable) {
+        for path in cable.paths(self.plan.networks, self.nodes.len()) {
+            if self.cuts.remove(&path).is_some() {
+                self.troubles.set(Place::path(path), false, self.now);
+            }
+        }
     }
 
     pub(crate) fn heals(&mut self, i: usize, what: Heal) {
-        self.say(i, || format!("heals: {what:?}"));
+        if self.calm {
+            return; // everything has healed already
+        }
+        self.tell(Some(i), |_| format!("- over: {}", what.words()));
         match what {
             Heal::Cut(paths) => {
                 for path in paths {
-                    if let Some(count) = self.cuts.get_mut(&path) {
-                        *count -= 1;
-                        if *count == 0 {
-                            self.cuts.remove(&path);
-                        }
+                    let Some(count) = self.cuts.get_mut(&path) else {
+                        continue;
+                    };
+                    *count -= 1;
+                    if *count == 0 {
+                        self.cuts.remove(&path);
+                        self.troubles.set(Place::path(path), false, self.now);
                     }
                 }
             }
             Heal::Link(link) => self.set_link(i, link, true),
-            Heal::DiskPath => self.nodes[i].disk.lost = false,
+            Heal::Disk(Ill::Hangs) => self.set_disk_again(i),
+            Heal::Disk(ill) => self.set_disk(i, ill, false, None),
             Heal::Fit => self.set_fit(i, u64::MAX),
+            Heal::Flaw { task, flaw } => self.set_flaw(i, task, flaw, false),
+            Heal::Crossed => self.nodes[i].crossed = false,
+            Heal::Drift => self.drift_ends(i),
+        }
+    }
+
+    /// A hang is over unless a longer one is on.
+    fn set_disk_again(&mut self, i: usize) {
+        if self.nodes[i].disk.hung_until <= self.now {
+            self.set_disk(i, Ill::Hangs, false, None);
+        }
+    }
+
+    fn drift_ends(&mut self, i: usize) {
+        if std::mem::take(&mut self.nodes[i].drifted) {
+            self.kill(Part::Guard, i, self.plan.timing.heartbeat.0);
         }
     }
 
     pub(crate) fn command(&mut self, i: usize, command: Command) {
+        if let Command::Move { task, .. } | Command::Start { task } | Command::Stop { task } =
+            command
+        {
+            self.checks.asked |= 1 << task.index();
+        }
         self.number += 1;
         let request = self.number;
         self.say(i, || format!("command {request}: {command:?}"));
         self.deliver(i, In::Other(Event::Command { request, command }));
     }
 
-    fn random_command(&mut self, i: usize) {
-        let task = self.rng.below(self.plan.tasks as u64) as usize;
-        let task = TaskIndex::new(task).expect("few tasks");
-        let node = self.rng.below(self.nodes.len() as u64) as usize;
-        let node = self.nodes[node].id;
-        let command = match self.rng.below(10) {
-            0..=4 => Command::Move { task, to: node },
-            5 => Command::Stop { task },
-            6 => Command::Start { task },
-            7 => Command::Standby { node },
-            _ => Command::Online { node },
-        };
-        self.command(i, command);
-    }
-
     /// Everything is put in order: power on, cables plugged, nobody in standby.
     pub(crate) fn heal_all(&mut self) {
-        self.say(0, || "EVERYTHING HEALS".into());
+        self.tell(None, |_| "EVERYTHING HEALS".into());
         self.calm = true;
         self.cuts.clear();
+        self.clogged_until.fill(0);
+        self.troubles.all_over(self.now);
         for i in 0..self.nodes.len() {
-            self.nodes[i].disk.lost = false;
-            self.nodes[i].disk.hung_until = self.nodes[i].disk.hung_until.min(self.now);
+            for ill in [Ill::Hangs, Ill::Lost, Ill::Slow, Ill::Garbled] {
+                self.set_disk(i, ill, false, None);
+            }
             for link in 0..self.plan.networks {
                 if !self.nodes[i].link_up[link] {
                     self.set_link(i, link, true);
                 }
             }
+            self.nodes[i].crossed = false;
+            for held in &mut self.nodes[i].held {
+                (held.starts_fail, held.stops_fail, held.slow) = (false, false, false);
+            }
             self.set_fit(i, u64::MAX);
+            self.drift_ends(i);
             if !self.nodes[i].on {
                 self.power_on(i);
             } else if self.nodes[i].was_told_to_leave && self.nodes[i].engine.is_some() {
@@ -288,5 +353,19 @@ impl World {
             }
         }
         self.after(self.plan.timing.detect.0 * 4, 0, Ev::Operator);
+    }
+}
+
+impl Heal {
+    fn words(&self) -> String {
+        match self {
+            Heal::Cut(paths) => format!("{} cut paths", paths.len()),
+            Heal::Link(link) => format!("link {link} down"),
+            Heal::Disk(ill) => format!("disk {}", ill.word()),
+            Heal::Fit => "unfit".into(),
+            Heal::Flaw { flaw, .. } => format!("a task {}", flaw.words()),
+            Heal::Crossed => "crossed links".into(),
+            Heal::Drift => "drift".into(),
+        }
     }
 }

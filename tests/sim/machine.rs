@@ -4,15 +4,16 @@ use standfast::engine::{Engine, Event, Setup, TaskSetup};
 use standfast::node::guard::rule::{PageReading, Rule};
 use standfast::register::Memory;
 
+use crate::checks::s6::Place;
 use crate::clock::Clock;
-use crate::node::{Held, In, Page};
+use crate::node::{In, Node, Page};
 use crate::world::{Ev, World};
 
 impl World {
     // ---- power ----
 
     pub(crate) fn power_cut(&mut self, i: usize) {
-        self.say(i, || "power cut".into());
+        self.say(i, || "has no power".into());
         let now = self.now;
         let node = &mut self.nodes[i];
         node.on = false;
@@ -21,30 +22,26 @@ impl World {
         node.runner_life += 1;
         node.runner_up = false;
         node.guard = None;
-        node.held.fill(Held::default());
+        for held in &mut node.held {
+            held.ends();
+        }
         node.page = Page::default();
         node.revoked = 0;
         node.core_paused_until = now;
         node.guard_paused_until = 0;
-        node.disk.slot = None;
+        node.below_guard_until = 0;
+        node.runner_paused_until = 0;
+        node.frozen_since = None;
         node.disk.hung_until = 0;
         self.core_gone(i);
-        // What the cable has carried may land; the rest is gone.
-        let lands = self.rng.chance(500);
-        if let Some(write) = self.nodes[i].disk.write.take()
-            && lands
-            && write.lands
-            && let Some(value) = self.disk.land(i, write.block)
-        {
-            self.decided(i, value);
-        }
+        self.writes_tear(i);
     }
 
     pub(crate) fn power_on(&mut self, i: usize) {
         if self.nodes[i].on {
             return;
         }
-        let clock = Clock::new(&mut self.rng, self.now);
+        let clock = Clock::new(&mut self.rng, self.now).shifted(self.plan.clock_shift);
         let boot = (u128::from(self.rng.next()) << 64 | u128::from(self.rng.next())).to_be_bytes();
         let node = &mut self.nodes[i];
         node.on = true;
@@ -52,8 +49,8 @@ impl World {
         node.clock = clock;
         node.incarnation.boot = boot;
         node.incarnation.start = 0;
-        node.troubled_at = self.now;
-        self.say(i, || "power on".into());
+        node.unfit_lately = !node.fit;
+        self.say(i, || "has power".into());
         self.start_daemon(i, false);
     }
 
@@ -74,6 +71,7 @@ impl World {
         let guard = node.guard_life;
         node.core_paused_until = self.now;
         node.guard_paused_until = 0;
+        node.runner_paused_until = 0;
         self.runner_gone(i);
         self.core_gone(i);
         // Nobody pets the watchdog any more. Its timeout is such that it fires before the lease and
@@ -144,19 +142,18 @@ impl World {
         node.inbox.clear();
         node.wake_at = u64::MAX;
         node.epoch = 0;
-        node.troubled_at = now;
         node.disk.core_gone();
+        self.troubles.set(Place::Node { node: i }, true, now);
     }
 
     /// The core dies and the guard starts another.
-    pub(crate) fn core_dies(&mut self, i: usize) {
+    pub(crate) fn core_dies(&mut self, i: usize, delay: u64) {
         if !self.nodes[i].on || self.nodes[i].engine.is_none() {
             return;
         }
         self.say(i, || "the core dies".into());
         self.core_gone(i);
         self.nodes[i].core_paused_until = self.now;
-        let delay = self.rng.skewed(self.plan.timing.detect.0);
         let (power, core) = (self.nodes[i].power_life, self.nodes[i].core_life);
         self.after(delay, i, Ev::CoreStarts { power, core });
     }
@@ -187,7 +184,8 @@ impl World {
         node.core_life += 1;
         node.epoch = 0;
         node.wake_at = u64::MAX;
-        node.troubled_at = now;
+        self.troubles.set(Place::Node { node: i }, false, now);
+        let node = &mut self.nodes[i];
         let local = node.clock.at(now);
         let granted = setup.resumed.map_or(0, |resumed| resumed.granted);
         node.engine = Some(Engine::new(setup, local));
@@ -214,21 +212,20 @@ impl World {
             me: node.id,
             incarnation: node.incarnation,
             cluster: [7; 16],
-            nodes: self
-                .nodes
+            nodes: self.nodes[..self.plan.nodes]
                 .iter()
-                .map(|node| (node.id, format!("n{}", node.id)))
+                .map(|node| (node.id, self.plan.names.id(node.id).to_owned()))
                 .collect(),
             tasks: tasks
                 .map(|(task, nodes)| TaskSetup {
-                    name: format!("t{task}"),
+                    name: self.plan.names.tasks[task].clone(),
                     nodes: nodes.clone(),
                     enabled: true,
                 })
                 .collect(),
             timing: self.plan.timing,
-            config_hash: [1; 8],
-            config_revision: 1,
+            config_hash: [1 + u8::from(node.drifted); 8],
+            config_revision: 1 + u32::from(node.drifted),
             links: self.plan.networks as u8 + 1,
             seed,
             first_sequence: node.page.sequence + 1_000 * u64::from(node.page.sequence > 0),
@@ -247,18 +244,69 @@ impl World {
         let until = self.now + span;
         let node = &mut self.nodes[i];
         node.core_paused_until = node.core_paused_until.max(until);
-        node.troubled_at = until;
+        self.troubles.note(Place::Node { node: i }, self.now, until);
         self.after(span, i, Ev::CoreResumes);
+    }
+
+    /// The guard alone stands still: nobody looks after the end of the lease meanwhile but the
+    /// core, and the layers below.
+    pub(crate) fn pause_guard(&mut self, i: usize, span: u64) {
+        let until = self.now + span;
+        let release = self.plan.timing.release.0;
+        let node = &mut self.nodes[i];
+        node.guard_paused_until = node.guard_paused_until.max(until);
+        node.below_guard_until = node.below_guard_until.max(until + release);
+        self.after(span, i, Ev::GuardResumes);
+    }
+
+    /// The runner alone stands still, with all it does.
+    pub(crate) fn pause_runner(&mut self, i: usize, span: u64) {
+        let until = self.now + span;
+        let node = &mut self.nodes[i];
+        node.machine_still &= self.now < node.runner_paused_until;
+        node.runner_paused_until = node.runner_paused_until.max(until);
     }
 
     /// Everything on the node stands still, the guard too.
     pub(crate) fn pause_node(&mut self, i: usize, span: u64) {
         self.pause_core(i, span);
-        let until = self.now + span;
+        self.pause_guard(i, span);
+        self.pause_runner(i, span);
+        self.nodes[i].machine_still = true;
+    }
+
+    /// The machine is virtual and is paused: its clock stands still with it. Until a frame or a
+    /// read tells it the truth, its own lease deceives it, for one lease at most.
+    pub(crate) fn freeze(&mut self, i: usize, span: u64) {
+        if !self.nodes[i].on || self.nodes[i].frozen_since.is_some() {
+            return;
+        }
+        self.nodes[i].frozen_since = Some(self.now);
+        let power = self.nodes[i].power_life;
+        self.after(span, i, Ev::Thaws { power });
+        self.pause_node(i, span);
+        let lease = self.plan.timing.lease.on_worst_clock().0;
+        self.nodes[i].below_guard_until += lease;
+    }
+
+    pub(crate) fn thaws(&mut self, i: usize, power: u64) {
+        let now = self.now;
         let node = &mut self.nodes[i];
-        node.guard_paused_until = node.guard_paused_until.max(until);
-        self.say(i, || "with its guard".into());
-        self.after(span, i, Ev::GuardResumes);
+        if node.power_life == power
+            && let Some(since) = node.frozen_since.take()
+        {
+            node.clock.stood_still(now - since);
+        }
+    }
+
+    /// Another machine with the same id and the same secret is switched on.
+    pub(crate) fn twin(&mut self, of: usize) {
+        let links = self.plan.networks + 1;
+        let clock = Clock::new(&mut self.rng, self.now);
+        let mut twin = Node::new(of, self.plan.tasks, links, clock);
+        twin.slot = of;
+        self.nodes.push(twin);
+        self.power_on(self.nodes.len() - 1);
     }
 
     pub(crate) fn core_resumes(&mut self, i: usize) {
@@ -266,7 +314,6 @@ impl World {
             return;
         }
         self.say(i, || "the core runs again".into());
-        self.nodes[i].troubled_at = self.now;
         // Whatever thread gets the processor first.
         let mut waiting: Vec<In> = self.nodes[i].inbox.drain(..).collect();
         match self.rng.below(3) {
@@ -331,6 +378,7 @@ impl World {
         }
         if let Some(tasks) = decision.revoked {
             self.say(i, || format!("the guard revokes {tasks:b}"));
+            self.lost_right(i, tasks);
             self.nodes[i].revoked |= tasks;
             let core = self.nodes[i].core_life;
             let delay = self.rng.below(self.plan.jitter) + 1;
@@ -342,7 +390,8 @@ impl World {
         }
         if decision.restart_core {
             self.say(i, || "the guard restarts the core".into());
-            self.core_dies(i);
+            let delay = self.rng.skewed(self.plan.timing.detect.0);
+            self.core_dies(i, delay);
         }
         let late = self.rng.below(self.plan.timing.heartbeat.0 / 16);
         self.after(next - self.now + late, i, Ev::GuardTurn { guard });
@@ -355,7 +404,9 @@ impl World {
         for task in (0..self.plan.tasks).filter(|task| tasks & (1 << task) != 0) {
             if self.nodes[i].held[task].running {
                 self.checks.count("released by the guard");
-                self.say(i, || format!("the guard has released t{task}"));
+                self.tell(Some(i), |names| {
+                    format!("the guard has released {}", names.tasks[task])
+                });
                 self.task_dies(i, task);
             }
         }

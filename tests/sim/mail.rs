@@ -54,7 +54,7 @@ impl World {
     }
 
     /// A record goes into the node's own file.
-    pub(crate) fn keep(&mut self, i: usize, block: Block) {
+    pub(crate) fn keep_votes(&mut self, i: usize, block: Block) {
         let before = self.nodes[i].votes.as_ref().map_or(0, |kept| kept.writes);
         if block.writes <= before || self.nodes[i].record.is_some() {
             self.fail("records of the own votes come one by one and count up");
@@ -62,7 +62,7 @@ impl World {
         self.number += 1;
         let record = self.number;
         self.nodes[i].record = Some((record, block));
-        let takes = self.io_time();
+        let takes = self.io_time(i);
         self.after(takes, i, Ev::RecordEnds { record });
     }
 

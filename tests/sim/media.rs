@@ -6,6 +6,7 @@ use standfast::engine::Event;
 use standfast::frame::Frame;
 use standfast::register::{Block, BlockSeen};
 
+use crate::checks::Violation;
 use crate::disk::{Read, Write};
 use crate::node::In;
 use crate::world::{Ev, World};
@@ -28,7 +29,7 @@ impl World {
             let copy = Rc::new(copy);
             for to in 0..self.nodes.len() {
                 if to != i {
-                    self.send_on(link, i, to, &copy);
+                    self.send_on(self.plugged(i, link), i, to, &copy);
                 }
             }
         }
@@ -47,7 +48,8 @@ impl World {
             self.old_frames.push((link, to, frame.clone()));
         }
         let bad = !self.calm;
-        if self.cuts.contains_key(&(link, from, to)) || bad && self.rng.chance(self.plan.loss) {
+        let path = (link, self.nodes[from].slot, self.nodes[to].slot);
+        if self.cuts.contains_key(&path) || bad && self.rng.chance(self.plan.loss) {
             return;
         }
         let copies = 1 + u32::from(bad && self.rng.chance(self.plan.doubles));
@@ -56,14 +58,23 @@ impl World {
             if bad && self.rng.chance(self.plan.late) {
                 delay = self.rng.skewed(self.plan.timing.detect.0);
             }
+            if self.clogged_until[link] > self.now {
+                delay = self.clogged_until[link] - self.now + self.plan.delay;
+            }
             self.arrive(delay, link, to, frame.clone());
         }
     }
 
     pub(crate) fn arrive(&mut self, delay: u64, link: usize, to: usize, frame: Rc<Frame>) {
         let power = self.nodes[to].power_life;
-        let link = link as u8;
+        let link = self.plugged(to, link) as u8;
         self.after(delay, to, Ev::Arrive { power, link, frame });
+    }
+
+    /// The network that a node's link leads to, and the link that a network leads to.
+    fn plugged(&self, i: usize, link: usize) -> usize {
+        let swaps = self.nodes[i].crossed && self.plan.networks >= 2 && link < 2;
+        if swaps { 1 - link } else { link }
     }
 
     /// A link thread has emptied its socket.
@@ -81,9 +92,11 @@ impl World {
     // ---- the disk thread ----
 
     /// When an operation that takes `span` here and now is done.
-    pub(crate) fn io_time(&mut self) -> u64 {
+    pub(crate) fn io_time(&mut self, i: usize) -> u64 {
         let slow = !self.calm && self.rng.chance(self.plan.slow_io);
-        if slow {
+        if self.nodes[i].disk.slow {
+            2 + self.rng.below(self.plan.timing.detect.0 / 2)
+        } else if slow {
             1 + self.rng.skewed(self.plan.timing.detect.0)
         } else {
             2 + self.rng.below(self.plan.io)
@@ -106,13 +119,13 @@ impl World {
             self.nodes[i].disk.again = true;
             return;
         }
-        let takes = self.io_time();
+        let takes = self.io_time(i);
         let first = self.rng.below(takes);
         let second = first + self.rng.below(takes - first);
         self.number += 1;
         let read = self.number;
         let late = self.rng.next();
-        let count = self.nodes.len();
+        let count = self.plan.nodes;
         let node = &mut self.nodes[i];
         node.disk.reads.push(Read {
             id: read,
@@ -167,6 +180,10 @@ impl World {
         if std::mem::take(&mut self.nodes[i].disk.again) {
             self.issue_read(i);
         }
+        let mut read = read;
+        if self.nodes[i].disk.garbled {
+            self.garble(&mut read);
+        }
         let fails = read.fails || self.nodes[i].disk.lost;
         self.disk_state(i, !fails);
         if fails {
@@ -217,7 +234,8 @@ impl World {
         let id = self.number;
         let fails = self.nodes[i].disk.lost;
         let lands = !fails || self.rng.chance(500);
-        let takes = self.io_time();
+        self.proposed(i, &block);
+        let takes = self.io_time(i);
         let when = self.rng.below(takes);
         self.nodes[i].disk.write = Some(Write {
             id,
@@ -230,15 +248,23 @@ impl World {
         self.after(takes, i, Ev::WriteEnds { write: id });
     }
 
+    /// A block is on the disk.
+    pub(crate) fn lands(&mut self, i: usize, block: Block) {
+        let slot = self.nodes[i].slot;
+        match self.disk.land(slot, block) {
+            Ok(Some(value)) => self.decided(i, value),
+            Ok(None) => {}
+            Err(what) => self.violated(Violation::new("S4", what, vec![i])),
+        }
+    }
+
     pub(crate) fn write_lands(&mut self, i: usize, id: u64) {
         let write = self.nodes[i].disk.write.as_ref();
         let Some(write) = write.filter(|write| write.id == id && write.lands) else {
             return;
         };
         let block = write.block.clone();
-        if let Some(value) = self.disk.land(i, block) {
-            self.decided(i, value);
-        }
+        self.lands(i, block);
     }
 
     pub(crate) fn write_ends(&mut self, i: usize, id: u64) {
@@ -272,7 +298,7 @@ impl World {
         self.number += 1;
         let write = self.number;
         self.nodes[i].disk.slot = Some((write, frame));
-        let takes = self.io_time();
+        let takes = self.io_time(i);
         let when = self.rng.below(takes);
         self.after(when, i, Ev::SlotLands { write });
         self.after(takes, i, Ev::SlotEnds { write });
@@ -282,7 +308,7 @@ impl World {
         if let Some((write, frame)) = &self.nodes[i].disk.slot
             && *write == id
         {
-            self.disk.frames[i] = Some(frame.clone());
+            self.disk.frames[self.nodes[i].slot] = Some(frame.clone());
         }
     }
 

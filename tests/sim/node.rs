@@ -72,12 +72,29 @@ pub(crate) struct Held {
     pub(crate) whole: bool,
     /// What the runner does with it.
     pub(crate) work: Option<Work>,
+    pub(crate) starts_fail: bool,
+    pub(crate) stops_fail: bool,
+    pub(crate) slow: bool,
+    /// Something has gone wrong with it since it was started here last.
+    pub(crate) trouble: bool,
+    /// Its starts here, and the epoch of the last.
+    pub(crate) start: u64,
+    pub(crate) epoch: u32,
+}
+
+impl Held {
+    /// Nothing of it runs any more, and nobody works on it.
+    pub(crate) fn ends(&mut self) {
+        (self.running, self.whole, self.work) = (false, false, None);
+    }
 }
 
 /// The runner's work on a task.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Work {
     pub(crate) op: u64,
+    /// When it ends, if nothing comes between.
+    pub(crate) until: u64,
     pub(crate) start: bool,
     /// How it ends: none is success, else whether all is stopped then.
     pub(crate) fails: Option<bool>,
@@ -86,6 +103,8 @@ pub(crate) struct Work {
 /// One machine.
 pub(crate) struct Node {
     pub(crate) id: NodeId,
+    /// Its place on the disk and in the lists: that of its id.
+    pub(crate) slot: usize,
     pub(crate) on: bool,
     /// Counts power lives, core lives, guard lives, runner lives: what was meant for an earlier
     /// one is dropped.
@@ -98,14 +117,23 @@ pub(crate) struct Node {
     pub(crate) engine: Option<Engine>,
     pub(crate) inbox: VecDeque<In>,
     pub(crate) core_paused_until: u64,
+    /// A virtual machine that is paused, clock and all.
+    pub(crate) frozen_since: Option<u64>,
     pub(crate) guard: Option<Rule>,
     pub(crate) guard_paused_until: u64,
+    /// What it still has in its kernel is the business of the layers below the guard until then.
+    pub(crate) below_guard_until: u64,
+    pub(crate) runner_paused_until: u64,
+    /// What tasks run stands still with the runner.
+    pub(crate) machine_still: bool,
     pub(crate) page: Page,
     /// Taken back by the guard since the core was last told so.
     pub(crate) revoked: u64,
     pub(crate) runner_up: bool,
     pub(crate) held: Vec<Held>,
     pub(crate) fit: u64,
+    /// Tasks that it was unfit for at any time in this life.
+    pub(crate) unfit_lately: u64,
     pub(crate) disk: DiskThread,
     /// The file of its own votes, and the record on its way there.
     pub(crate) votes: Option<Block>,
@@ -114,9 +142,11 @@ pub(crate) struct Node {
     pub(crate) wake_at: u64,
     /// Epoch of the newest view its engine has known in this core life.
     pub(crate) epoch: u64,
-    /// Last true moment at which something was wrong with it.
-    pub(crate) troubled_at: u64,
     pub(crate) was_told_to_leave: bool,
+    /// Its daemon starts with another configuration.
+    pub(crate) drifted: bool,
+    /// The cables of its first two links are swapped.
+    pub(crate) crossed: bool,
     /// When the last order, and the last report, is there: they never overtake each other.
     pub(crate) order_at: u64,
     pub(crate) report_at: u64,
@@ -126,6 +156,7 @@ impl Node {
     pub(crate) fn new(index: usize, tasks: usize, links: usize, clock: Clock) -> Node {
         Node {
             id: NodeId::new(index as u8 + 1).expect("few nodes"),
+            slot: index,
             on: false,
             power_life: 0,
             core_life: 0,
@@ -136,21 +167,27 @@ impl Node {
             engine: None,
             inbox: VecDeque::new(),
             core_paused_until: 0,
+            frozen_since: None,
             guard: None,
             guard_paused_until: 0,
+            below_guard_until: 0,
+            runner_paused_until: 0,
+            machine_still: false,
             page: Page::default(),
             revoked: 0,
             runner_up: false,
             held: vec![Held::default(); tasks],
             fit: u64::MAX,
+            unfit_lately: 0,
             disk: DiskThread::default(),
             votes: None,
             record: None,
             link_up: vec![true; links],
             wake_at: u64::MAX,
             epoch: 0,
-            troubled_at: 0,
             was_told_to_leave: false,
+            drifted: false,
+            crossed: false,
             order_at: 0,
             report_at: 0,
         }
@@ -180,8 +217,8 @@ impl Node {
 
     /// Its guard stood still until a moment ago: what it holds is the business of the layers below
     /// (the lifetime of addresses, the reservation) until the guard has had its release time.
-    pub(crate) fn below_the_guard(&self, now: u64, release: u64) -> bool {
-        self.guard_paused_until > 0 && now < self.guard_paused_until + release
+    pub(crate) fn below_the_guard(&self, now: u64) -> bool {
+        now < self.below_guard_until
     }
 
     pub(crate) fn guard_paused(&self, now: u64) -> bool {

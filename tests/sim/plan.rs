@@ -1,99 +1,96 @@
 //! What a seed stands for: the cluster, how bad its media are, what goes wrong in it and how often.
 //!
-//! Only what the design promises to survive goes wrong: clock rates stay within 0.1 %, blocks land
-//! whole, an earlier daemon's write is over before the next one reads, nobody lies about a stop.
+//! Only what the design promises to survive goes wrong: clock rates stay within 0.1 %, of the two
+//! copies of a block at most the one that is being written tears, an earlier daemon's write is over
+//! before the next one reads, and nobody lies about a stop: an object that says it is stopped and
+//! runs on is outside of every promise.
 
 use standfast::config::Timing;
+use standfast::model::NODES_MAX;
 use standfast::time::Span;
 
+use crate::draw;
 use crate::rng::Rng;
+use crate::strike::{Names, Strike};
 
-/// What can go wrong. One row of [`Kind::ALL`] each, with the share it has in a mix that has it.
+/// What can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     PowerCut,
     CoreCrash,
-    CorePause,
-    NodePause,
     DaemonRestart,
     RunnerCrash,
+    CorePause,
+    GuardPause,
+    RunnerPause,
+    NodePause,
+    Freeze,
+    Leave,
+    Drift,
+    ClockRate,
+    WallStep,
     CutOneWay,
     CutLink,
     CutNode,
     LinkDown,
-    Replay,
+    Flap,
+    Clog,
+    Cross,
     DiskHang,
     DiskPathLoss,
+    DiskSlow,
+    DiskGarbled,
+    Attack,
     TaskDeath,
+    Flaw,
     Unfit,
     Operator,
-    Leave,
+}
+
+/// What a kind touches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Field {
+    Node,
+    Clock,
+    Network,
+    Disk,
+    Outsider,
+    Task,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 17] = [
-        Kind::PowerCut,
-        Kind::CoreCrash,
-        Kind::CorePause,
-        Kind::NodePause,
-        Kind::DaemonRestart,
-        Kind::RunnerCrash,
-        Kind::CutOneWay,
-        Kind::CutLink,
-        Kind::CutNode,
-        Kind::LinkDown,
-        Kind::Replay,
-        Kind::DiskHang,
-        Kind::DiskPathLoss,
-        Kind::TaskDeath,
-        Kind::Unfit,
-        Kind::Operator,
-        Kind::Leave,
+    /// Every kind, with its name for the count of what happened and what it touches.
+    pub(crate) const ALL: [(Kind, &'static str, Field); 29] = [
+        (Kind::PowerCut, "power cut", Field::Node),
+        (Kind::CoreCrash, "core crash", Field::Node),
+        (Kind::DaemonRestart, "daemon restart", Field::Node),
+        (Kind::RunnerCrash, "runner crash", Field::Task),
+        (Kind::CorePause, "core pause", Field::Node),
+        (Kind::GuardPause, "guard pause", Field::Node),
+        (Kind::RunnerPause, "runner pause", Field::Task),
+        (Kind::NodePause, "node pause", Field::Node),
+        (Kind::Freeze, "frozen machine", Field::Node),
+        (Kind::Leave, "leave", Field::Node),
+        (Kind::Drift, "configuration drift", Field::Node),
+        (Kind::ClockRate, "clock rate", Field::Clock),
+        (Kind::WallStep, "wall clock step", Field::Clock),
+        (Kind::CutOneWay, "cut one way", Field::Network),
+        (Kind::CutLink, "cut link", Field::Network),
+        (Kind::CutNode, "cut node", Field::Network),
+        (Kind::LinkDown, "link down", Field::Network),
+        (Kind::Flap, "flapping link", Field::Network),
+        (Kind::Clog, "clogged link", Field::Network),
+        (Kind::Cross, "crossed cables", Field::Network),
+        (Kind::DiskHang, "disk hang", Field::Disk),
+        (Kind::DiskPathLoss, "disk path loss", Field::Disk),
+        (Kind::DiskSlow, "slow disk", Field::Disk),
+        (Kind::DiskGarbled, "garbled disk", Field::Disk),
+        (Kind::Attack, "attack", Field::Outsider),
+        (Kind::TaskDeath, "task death", Field::Task),
+        (Kind::Flaw, "flawed task", Field::Task),
+        (Kind::Unfit, "unfit", Field::Task),
+        (Kind::Operator, "operator", Field::Task),
     ];
-
-    /// For the count of what happened.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Kind::PowerCut => "power cut",
-            Kind::CoreCrash => "core crash",
-            Kind::CorePause => "core pause",
-            Kind::NodePause => "node pause",
-            Kind::DaemonRestart => "daemon restart",
-            Kind::RunnerCrash => "runner crash",
-            Kind::CutOneWay => "cut one way",
-            Kind::CutLink => "cut link",
-            Kind::CutNode => "cut node",
-            Kind::LinkDown => "link down",
-            Kind::Replay => "replay",
-            Kind::DiskHang => "disk hang",
-            Kind::DiskPathLoss => "disk path loss",
-            Kind::TaskDeath => "task death",
-            Kind::Unfit => "unfit",
-            Kind::Operator => "operator",
-            Kind::Leave => "leave",
-        }
-    }
-
-    /// Does it touch the network, so that a healthy disk has to carry all?
-    pub(crate) fn of_network(self) -> bool {
-        use Kind::*;
-        matches!(self, CutOneWay | CutLink | LinkDown | Replay)
-    }
-
-    /// Does it touch the disk only?
-    pub(crate) fn of_disk(self) -> bool {
-        matches!(self, Kind::DiskHang | Kind::DiskPathLoss)
-    }
-
-    /// Can it make a node silent or unable to write, all media being well?
-    pub(crate) fn of_node(self) -> bool {
-        !self.of_network()
-            && !self.of_disk()
-            && !matches!(
-                self,
-                Kind::RunnerCrash | Kind::TaskDeath | Kind::Unfit | Kind::Operator
-            )
-    }
 }
 
 /// One run.
@@ -104,6 +101,13 @@ pub(crate) struct Plan {
     pub(crate) networks: usize,
     pub(crate) timing: Timing,
     pub(crate) kinds: Vec<Kind>,
+    /// Everything that goes wrong, in order, with its moment.
+    pub(crate) strikes: Vec<(u64, Strike)>,
+    pub(crate) names: Names,
+    /// Added to every clock's zero.
+    pub(crate) clock_shift: u64,
+    /// The volumes of tasks are guarded by reservations.
+    pub(crate) reservations: bool,
     /// Mean time between two faults.
     pub(crate) pace: u64,
     /// Length of the phase in which things go wrong.
@@ -138,6 +142,10 @@ impl Plan {
             networks: 2,
             timing,
             kinds: Vec::new(),
+            strikes: Vec::new(),
+            names: Names::numbered(nodes, tasks),
+            clock_shift: 0,
+            reservations: false,
             pace: u64::MAX / 4,
             faults_end: u64::MAX / 2,
             loss: 0,
@@ -156,22 +164,37 @@ impl Plan {
 
     /// The run of a seed.
     pub(crate) fn of_seed(rng: &mut Rng) -> Plan {
-        let nodes = rng.pick(&[2, 2, 2, 2, 3, 3, 3, 3, 4, 5, 8]);
+        let nodes = match rng.below(100) {
+            0..40 => 2,
+            40..75 => 3,
+            75..97 => rng.between(4, 8) as usize,
+            97..99 => rng.between(9, 16) as usize,
+            _ => rng.between(17, NODES_MAX as u64) as usize,
+        };
         let detect = rng.pick(&[100, 300, 500, 500, 1_000, 3_000]);
         let calm = Plan::calm(nodes, rng.between(1, 4) as usize, detect);
         let timing = calm.timing;
         let (h, d) = (timing.heartbeat.0, timing.detect.0);
         let often = |rng: &mut Rng, most: u64| rng.pick(&[0, 0, most / 10, most]);
-        Plan {
+        // Large clusters cost the square of their size.
+        let longest = if nodes > 8 { 12 } else { 60 };
+        // And when all of them join at once, at the speed of a disk that `check` just allows, views
+        // change faster than an owner can read them.
+        let io = if nodes > 8 {
+            &[200, 100, 50, 50]
+        } else {
+            &[200, 50, 10, 4]
+        };
+        let mut plan = Plan {
             networks: rng.pick(&[0, 1, 1, 2, 2, 2]),
             kinds: kinds(rng),
             pace: d * rng.pick(&[1, 2, 4, 10, 20]) / 2,
-            faults_end: d * rng.between(20, 60),
+            faults_end: d * rng.between(longest / 3, longest),
             loss: often(rng, 200),
             doubles: often(rng, 200),
             late: often(rng, 50),
             delay: h / rng.pick(&[1_000, 100, 10]) + 1,
-            io: h / rng.pick(&[200, 50, 10, 4]) + 1,
+            io: h / rng.pick(io) + 1,
             slow_io: often(rng, 50),
             start_fails: often(rng, 300),
             stop_fails: often(rng, 300),
@@ -179,18 +202,19 @@ impl Plan {
             boot: d * rng.pick(&[0, 1, 5, 20]) + 1,
             jitter: h / rng.pick(&[1_000, 100, 20]) + 1,
             ..calm
-        }
+        };
+        plan.strikes = draw::strikes(&plan, rng);
+        plan
     }
 
-    /// Does nothing in this run justify that a node which is up is put out? Both media are never
-    /// bad together, every node runs, and neither medium is slower than the design asks for.
-    pub(crate) fn forbids_eviction(&self) -> bool {
-        let network = self.kinds.iter().any(|kind| kind.of_network()) || self.networks == 0;
-        let disk = self.kinds.iter().any(|kind| kind.of_disk());
-        let disk_slow = self.slow_io > 0 || self.io > self.timing.heartbeat.0 / 10;
-        let lossy = self.loss > 20 || self.late > 0;
-        let node = self.kinds.iter().any(|kind| kind.of_node());
-        !node && !((network || lossy) && (disk || disk_slow)) && !(self.networks == 0 && disk)
+    /// Do networks lose or delay so much that they cannot be relied on at any time?
+    pub(crate) fn networks_unreliable(&self) -> bool {
+        self.loss > 20 || self.late > 0
+    }
+
+    /// Is the disk slower than `check` asks for, at any time? A write and a read take twice `io`.
+    pub(crate) fn disks_unreliable(&self) -> bool {
+        self.slow_io > 0 || self.io * 2 > self.timing.disk_budget().0 + 2
     }
 }
 
@@ -198,12 +222,12 @@ fn kinds(rng: &mut Rng) -> Vec<Kind> {
     let mix = rng.below(10);
     let keep = rng.pick(&[150, 300, 600, 1_000]);
     let mut kinds = Vec::new();
-    for kind in Kind::ALL {
+    for (kind, _, field) in Kind::ALL {
         let allowed = match mix {
-            0 => kind.of_network(),
-            1 => kind.of_disk(),
-            2 => matches!(kind, Kind::Operator | Kind::Unfit | Kind::TaskDeath),
-            3 => !kind.of_network() && !kind.of_disk(),
+            0 => matches!(field, Field::Network | Field::Outsider),
+            1 => matches!(field, Field::Disk | Field::Outsider),
+            2 => matches!(field, Field::Task | Field::Clock),
+            3 => !matches!(field, Field::Network | Field::Disk),
             _ => true,
         };
         if allowed && rng.chance(keep) {

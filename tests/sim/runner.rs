@@ -10,6 +10,9 @@ fn index(task: usize) -> TaskIndex {
     TaskIndex::new(task).expect("few tasks")
 }
 
+/// A slow start or stop takes up to this many detect times.
+pub(crate) const SLOW_DETECTS: u64 = 20;
+
 fn failure(stopped: bool) -> Failure {
     Failure {
         object: "object".into(),
@@ -29,6 +32,9 @@ impl World {
     }
 
     pub(crate) fn runner_starts(&mut self, i: usize, power: u64, runner: u64) {
+        if self.runner_waits(i, Ev::RunnerStart { power, runner }) {
+            return;
+        }
         let node = &mut self.nodes[i];
         if node.power_life == power && node.runner_life == runner && node.on {
             node.runner_up = true;
@@ -46,7 +52,7 @@ impl World {
         let mut found = Vec::new();
         for held in &mut node.held {
             if held.work.take().is_some() {
-                held.whole = false;
+                (held.whole, held.trouble) = (false, true);
             }
             found.push(match (held.running, held.whole) {
                 (false, _) => Found::Stopped,
@@ -69,19 +75,29 @@ impl World {
         node.runner_life += 1;
         for held in &mut node.held {
             if held.work.take().is_some() {
-                held.whole = false;
+                (held.whole, held.trouble) = (false, true);
             }
         }
     }
 
-    pub(crate) fn runner_dies(&mut self, i: usize) {
+    /// Does the runner stand still? Then this comes to it when it goes on.
+    fn runner_waits(&mut self, i: usize, ev: Ev) -> bool {
+        let until = self.nodes[i].runner_paused_until;
+        if self.now < until {
+            self.after(until - self.now, i, ev);
+            return true;
+        }
+        false
+    }
+
+    pub(crate) fn runner_dies(&mut self, i: usize, delay: u64) {
         if !self.nodes[i].runner_up {
             return;
         }
         self.say(i, || "the runner dies".into());
         self.runner_gone(i);
         self.report(i, Report::Gone);
-        let delay = self.plan.jitter + self.rng.skewed(self.plan.timing.detect.0 * 4);
+        self.nodes[i].runner_paused_until = 0;
         let (power, runner) = (self.nodes[i].power_life, self.nodes[i].runner_life);
         self.after(delay, i, Ev::RunnerStart { power, runner });
     }
@@ -90,32 +106,57 @@ impl World {
         if self.nodes[i].runner_life != runner || !self.nodes[i].runner_up {
             return;
         }
+        if self.runner_waits(
+            i,
+            Ev::Order {
+                runner,
+                order: order.clone(),
+            },
+        ) {
+            return;
+        }
         self.say(i, || format!("order {order:?}"));
-        let (op, task, start) = match order {
-            Order::Start { op, task, .. } => (op, task.index(), true),
-            Order::Stop { op, task, .. } => (op, task.index(), false),
+        let (op, task, start, epoch) = match order {
+            Order::Start { op, task, epoch } => (op, task.index(), true, epoch),
+            Order::Stop {
+                op, task, epoch, ..
+            } => (op, task.index(), false, epoch),
         };
         if start && !self.nodes[i].page_allows(self.now, task) {
+            self.nodes[i].held[task].trouble = true;
             let failure = Some(failure(!self.nodes[i].held[task].running));
             let task = index(task);
             self.report(i, Report::Done { op, task, failure });
             return;
         }
         let bad = !self.calm;
+        let held = &self.nodes[i].held[task];
+        let flawed = if start {
+            held.starts_fail
+        } else {
+            held.stops_fail
+        };
+        let slow = held.slow;
         let (rate, stopped) = if start {
             (self.plan.start_fails, self.rng.chance(800))
         } else {
             (self.plan.stop_fails, false)
         };
-        let fails = (bad && self.rng.chance(rate)).then_some(stopped);
-        let slow = bad && self.rng.chance(self.plan.slow_runner);
+        let fails = (flawed || bad && self.rng.chance(rate)).then_some(stopped);
+        let slow = slow || bad && self.rng.chance(self.plan.slow_runner);
         let d = self.plan.timing.detect.0;
-        let takes = self.rng.skewed(if slow { d * 20 } else { d / 4 });
-        self.nodes[i].held[task].work = Some(Work { op, start, fails });
+        let longest = if slow { d * SLOW_DETECTS } else { d / 4 };
+        let takes = self.rng.skewed(longest);
+        self.nodes[i].held[task].work = Some(Work {
+            op,
+            until: self.now + takes,
+            start,
+            fails,
+        });
         if start {
-            self.check_start(i, task);
+            self.started(i, task);
             self.nodes[i].held[task].running = true;
-            self.check_single(task);
+            self.writes_begin(i, task, epoch);
         }
         self.after(takes, i, Ev::WorkEnds { runner, task, op });
     }
@@ -124,10 +165,7 @@ impl World {
         if self.nodes[i].runner_life != runner {
             return;
         }
-        let paused = self.nodes[i].guard_paused_until;
-        if self.now < paused {
-            let delay = paused - self.now + self.rng.below(self.plan.jitter) + 1;
-            self.after(delay, i, Ev::WorkEnds { runner, task, op });
+        if self.runner_waits(i, Ev::WorkEnds { runner, task, op }) {
             return;
         }
         let held = &mut self.nodes[i].held[task];
@@ -157,6 +195,7 @@ impl World {
                 None
             }
         };
+        held.trouble |= failure.is_some();
         let kind = if work.start { "start" } else { "stop" };
         self.say(i, || format!("{kind} of t{task} ended, {failure:?}"));
         let task = index(task);
@@ -167,7 +206,7 @@ impl World {
     pub(crate) fn task_dies(&mut self, i: usize, task: usize) {
         let held = &mut self.nodes[i].held[task];
         let whole = held.whole;
-        (held.running, held.whole) = (false, false);
+        (held.running, held.whole, held.trouble) = (false, false, true);
         if whole && held.work.is_none() && self.nodes[i].runner_up {
             let failure = failure(true);
             let task = index(task);

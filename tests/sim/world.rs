@@ -1,7 +1,7 @@
 //! The world: one queue of events ordered by moment and number, and what each of them does.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap};
 use std::rc::Rc;
 
 use standfast::engine::{Action, Event, Order};
@@ -9,15 +9,17 @@ use standfast::frame::Frame;
 use standfast::mldc::Packet;
 use standfast::register::{Ballot, Order as DiskOrder};
 
+use crate::bytes::Keys;
 use crate::checks::Checks;
+use crate::checks::s3::Stamp;
+use crate::checks::s6::Troubles;
 use crate::clock::Clock;
 use crate::disk::Disk;
+use crate::log::{Log, record_words, reply_words};
 use crate::node::{In, Node, SOCKET_MAX};
 use crate::plan::Plan;
 use crate::rng::Rng;
-
-/// Lines of the log that a failure prints.
-const LOG_LINES: usize = 80;
+use crate::strike::{Flaw, Ill};
 
 /// What happens at a moment, on a node.
 #[derive(Clone, Debug)]
@@ -106,16 +108,32 @@ pub(crate) enum Ev {
         core: u64,
     },
     GuardResumes,
+    Thaws {
+        power: u64,
+    },
     PowerOn,
-    Fault,
+    Planned {
+        index: usize,
+    },
+    Flap {
+        link: usize,
+        left: u64,
+        every: u64,
+    },
     Heals {
         what: Heal,
     },
-    MustBeOut {
-        power: u64,
-        epoch: u64,
-    },
     Operator,
+    VolumeWrite {
+        task: usize,
+        start: u64,
+    },
+    VolumeLands {
+        task: usize,
+        start: u64,
+        stamp: Stamp,
+        still: bool,
+    },
 }
 
 /// A fault that ends.
@@ -123,8 +141,11 @@ pub(crate) enum Ev {
 pub(crate) enum Heal {
     Cut(Vec<(usize, usize, usize)>),
     Link(usize),
-    DiskPath,
+    Disk(Ill),
     Fit,
+    Flaw { task: usize, flaw: Flaw },
+    Crossed,
+    Drift,
 }
 
 /// One run of one cluster.
@@ -142,12 +163,17 @@ pub(crate) struct World {
     pub(crate) cuts: BTreeMap<(usize, usize, usize), u32>,
     /// Frames that were on a network some time ago.
     pub(crate) old_frames: Vec<(usize, usize, Rc<Frame>)>,
+    /// Until when each network holds its frames back.
+    pub(crate) clogged_until: Vec<u64>,
+    pub(crate) saved_disk: Option<Disk>,
+    pub(crate) troubles: Troubles,
+    pub(crate) keys: Keys,
     pub(crate) calm: bool,
     pub(crate) checks: Checks,
     pub(crate) task_nodes: Vec<Vec<standfast::model::NodeId>>,
     pub(crate) turns: u64,
-    logging: bool,
-    log: VecDeque<String>,
+    pub(crate) logging: bool,
+    pub(crate) log: Log,
 }
 
 #[derive(Debug)]
@@ -194,6 +220,10 @@ impl World {
         World {
             disk: Disk::new(plan.nodes),
             checks: Checks::new(&plan),
+            clogged_until: vec![0; plan.networks],
+            saved_disk: None,
+            troubles: Troubles::new(&plan),
+            keys: Keys::new(),
             plan,
             rng,
             now: 0,
@@ -207,7 +237,7 @@ impl World {
             task_nodes,
             turns: 0,
             logging,
-            log: VecDeque::new(),
+            log: Log::default(),
         }
     }
 
@@ -241,6 +271,7 @@ impl World {
             };
             self.now = entry.at;
             self.happen(entry.node, entry.ev);
+            self.judge(entry.node);
         }
         self.now = self.now.max(end);
     }
@@ -299,10 +330,25 @@ impl World {
             Ev::DaemonStarts { power, core } => self.daemon_starts(i, power, core),
             Ev::GuardResumes => self.guard_resumes(i),
             Ev::PowerOn => self.power_on(i),
-            Ev::Fault => self.fault(),
+            Ev::Thaws { power } => self.thaws(i, power),
+            Ev::Planned { index } => self.planned(index),
+            Ev::Flap { link, left, every } => self.flap(i, link, left, every),
             Ev::Heals { what } => self.heals(i, what),
-            Ev::MustBeOut { power, epoch } => self.check_out(i, power, epoch),
             Ev::Operator => self.operator(),
+            Ev::VolumeWrite { task, start } => self.volume_write(i, task, start),
+            Ev::VolumeLands {
+                task,
+                start,
+                stamp,
+                still,
+            } => {
+                let held = &self.nodes[i].held[task];
+                // Whoever ends a task waits for what it has under way.
+                if held.running && held.start == start {
+                    let still = still || self.nodes[i].below_the_guard(self.now);
+                    self.volume_written(task, stamp, still);
+                }
+            }
         }
     }
 
@@ -379,15 +425,13 @@ impl World {
         node.page.sequence = engine.sequence();
         let epoch = engine.view().epoch;
         let wake = node.clock.when(engine.poll_timeout()).max(self.now);
-        assert!(
-            epoch >= node.epoch,
-            "S4: the view of node {} went back",
-            i + 1
-        );
-        node.epoch = epoch;
+        let before = std::mem::replace(&mut node.epoch, epoch);
         let mut actions = Vec::new();
         while let Some(action) = engine.poll_action() {
             actions.push(action);
+        }
+        if before != epoch {
+            self.knows(i, before);
         }
         for action in actions {
             self.perform(i, action);
@@ -418,29 +462,25 @@ impl World {
             Action::Disk(DiskOrder::Read) => self.issue_read(i),
             Action::Disk(DiskOrder::Write(block)) => self.issue_write(i, block),
             Action::Order(order) => {
+                if let Order::Stop {
+                    task, forced: true, ..
+                } = &order
+                {
+                    self.lost_right(i, 1 << task.index());
+                }
                 let soon = self.now + self.rng.below(self.plan.jitter) + 1;
                 let node = &mut self.nodes[i];
                 node.order_at = node.order_at.max(soon);
                 let (runner, delay) = (node.runner_life, node.order_at - self.now);
                 self.after(delay, i, Ev::Order { runner, order });
             }
-            Action::Record(record) => self.say(i, || {
-                let evidence = record.evidence.join("; ");
-                format!(
-                    "record e{} {} {} ({evidence})",
-                    record.epoch, record.trigger, record.outcome
-                )
-            }),
-            Action::Reply { request, outcome } => {
-                self.say(i, || format!("reply {request}: {outcome:?}"));
-            }
+            Action::Record(record) => self.tell(Some(i), |_| record_words(&record)),
+            Action::Reply { outcome, .. } => self.tell(Some(i), |_| reply_words(&outcome)),
             Action::Mail(packet) => self.post(i, packet),
-            Action::Keep(record) => self.keep(i, record),
+            Action::Keep(record) => self.keep_votes(i, record),
             Action::Left => self.left(i),
         }
     }
-
-    // ---- the log ----
 
     /// Frames fill the log, so they stand there only on request.
     fn tell_frame(&mut self, i: usize, link: u8, frame: &Frame) {
@@ -451,43 +491,5 @@ impl World {
             let flags = frame.flags;
             self.say(i, || format!("hears {what} echoing {heard}, {flags}"));
         }
-    }
-
-    pub(crate) fn say(&mut self, i: usize, what: impl FnOnce() -> String) {
-        if !self.logging {
-            return;
-        }
-        if self.log.len() == LOG_LINES {
-            self.log.pop_front();
-        }
-        let ms = self.now as f64 / 1e6;
-        let line = format!("{ms:>12.3} n{} {}", i + 1, what());
-        if std::env::var_os("SIM_TRACE").is_some() {
-            println!("{line}");
-        }
-        self.log.push_back(line);
-    }
-
-    /// The last lines of the log, for a failure.
-    pub(crate) fn log(&self) -> String {
-        let lines: Vec<&str> = self.log.iter().map(String::as_str).collect();
-        lines.join("\n")
-    }
-
-    /// A checker has found something.
-    pub(crate) fn fail(&self, what: &str) -> ! {
-        let ms = self.now as f64 / 1e6;
-        if self.logging {
-            println!("{}", self.log());
-            for node in &self.nodes {
-                let Some(engine) = &node.engine else { continue };
-                let seen = engine.snapshot(node.clock.at(self.now));
-                println!("n{} {} {:?}", node.id, seen.standing, seen.waiting_for);
-                for task in seen.tasks {
-                    println!("  {:?} {:?} {:?}", task.task, task.blocked, task.states);
-                }
-            }
-        }
-        panic!("{what} (at {ms:.3} ms)");
     }
 }

@@ -1,0 +1,492 @@
+//! S6: no single fault, and no fault during the handling of another, makes a healthy owner lose its
+//! task while it still reaches the register or all members.
+//!
+//! So every eviction, every lease that runs out and every task that changes hands needs a reason,
+//! and only these are reasons:
+//!
+//! ```text
+//! eviction, silent       the node itself was off, dead, stopped or frozen, or between it and the
+//!  or cold start         one that put it out one direction was broken on every network *and*
+//!                        through the disk, all at once, for a heartbeat or longer
+//! eviction, rebooted     the listed life is over
+//! lease ran out          the node itself was in trouble, or its disk was bad for a heartbeat or
+//!                        longer and it was alone or some member did not hear from it meanwhile;
+//!                        or a new view was on its way, and the disk of somebody was bad or
+//!                        somebody in trouble may have left a ballot open that hid it
+//! task moved             an operator, standby, leaving, a failure or unfitness of that task there
+//! ```
+//! Trouble of the one that puts out is none of these reasons: after its own stall it has to look
+//! again before it judges. What counts as bad is in [`Place`]; networks that lose or delay many
+//! frames, and disks slower than the design asks for, are bad all the time.
+
+use std::collections::BTreeMap;
+
+use standfast::engine::{Cause, EvictReason, TaskRecord, View};
+
+use super::Violation;
+use crate::plan::Plan;
+use crate::world::World;
+
+/// Where something can be wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    /// Off, dead, stopped, frozen.
+    Node { node: usize },
+    /// A cut path.
+    Path { link: usize, from: usize, to: usize },
+    /// An interface without carrier.
+    Port { node: usize, link: usize },
+    /// A network that holds its frames back.
+    Link { link: usize },
+    /// A disk path that hangs, fails, is slow or garbles.
+    Disk { node: usize },
+}
+
+impl Place {
+    pub(crate) fn path((link, from, to): (usize, usize, usize)) -> Place {
+        Place::Path { link, from, to }
+    }
+}
+
+/// When what was wrong.
+#[derive(Debug)]
+pub(crate) struct Troubles {
+    nodes: usize,
+    networks: usize,
+    /// All networks, all disks are bad until this moment.
+    networks_bad_until: u64,
+    disks_bad_until: u64,
+    /// Shortest trouble that counts, and how far back it may lie.
+    shortest: u64,
+    window: u64,
+    open: BTreeMap<Place, u64>,
+    over: Vec<(Place, u64, u64)>,
+}
+
+impl Troubles {
+    pub(crate) fn new(plan: &Plan) -> Troubles {
+        let always = |bad: bool| if bad { u64::MAX } else { 0 };
+        let timing = &plan.timing;
+        Troubles {
+            nodes: plan.nodes,
+            networks: plan.networks,
+            networks_bad_until: always(plan.networks_unreliable()),
+            disks_bad_until: always(plan.disks_unreliable()),
+            shortest: timing.heartbeat.0,
+            window: timing.detect.0 * 2,
+            open: (0..plan.nodes)
+                .map(|node| (Place::Node { node }, 0))
+                .collect(),
+            over: Vec::new(),
+        }
+    }
+
+    /// It is bad from now on, or well.
+    pub(crate) fn set(&mut self, place: Place, bad: bool, now: u64) {
+        if bad {
+            self.open.entry(place).or_insert(now);
+        } else if let Some(from) = self.open.remove(&place) {
+            self.over.push((place, from, now));
+        }
+    }
+
+    /// It is bad for this time.
+    pub(crate) fn note(&mut self, place: Place, from: u64, to: u64) {
+        self.over.push((place, from, to));
+    }
+
+    /// All media are well from now on.
+    pub(crate) fn all_over(&mut self, now: u64) {
+        let media = |place: &Place| !matches!(place, Place::Node { .. });
+        let places: Vec<Place> = self.open.keys().copied().filter(media).collect();
+        for place in places {
+            self.set(place, false, now);
+        }
+        for (place, _, to) in &mut self.over {
+            if media(place) {
+                *to = (*to).min(now);
+            }
+        }
+        self.networks_bad_until = self.networks_bad_until.min(now);
+        self.disks_bad_until = self.disks_bad_until.min(now);
+    }
+
+    fn spells(&self) -> impl Iterator<Item = (Place, u64, u64)> + '_ {
+        let open = self
+            .open
+            .iter()
+            .map(|(place, from)| (*place, *from, u64::MAX));
+        self.over.iter().copied().chain(open)
+    }
+
+    /// Was the node itself in trouble at any time in the window before `asked`, or until `now`?
+    fn of_node(&self, node: usize, asked: u64, now: u64) -> bool {
+        let begin = asked.saturating_sub(self.window);
+        let mut spells = self.spells();
+        spells.any(|(place, from, to)| place == Place::Node { node } && from <= now && to >= begin)
+    }
+
+    /// Longest time in the window in which `bad` held without a break.
+    fn longest(&self, asked: u64, now: u64, about: &[usize], bad: impl Fn(&Moment) -> bool) -> u64 {
+        let begin = asked.saturating_sub(self.window);
+        let of = |place: &Place| match *place {
+            Place::Node { node } | Place::Port { node, .. } | Place::Disk { node } => {
+                about.contains(&node)
+            }
+            Place::Path { from, to, .. } => about.contains(&from) && about.contains(&to),
+            Place::Link { .. } => true,
+        };
+        let spells = self
+            .spells()
+            .filter(|(place, from, to)| of(place) && *from < now && *to > begin);
+        let spells: Vec<_> = spells.collect();
+        let edges = spells.iter().flat_map(|(_, from, to)| [*from, *to]);
+        let mut edges: Vec<u64> = edges.filter(|edge| (begin..now).contains(edge)).collect();
+        edges.extend([begin, now, self.networks_bad_until, self.disks_bad_until]);
+        edges.retain(|edge| (begin..=now).contains(edge));
+        edges.sort_unstable();
+        edges.dedup();
+        let (mut longest, mut since) = (0, None);
+        for pair in edges.windows(2) {
+            let at = pair[0];
+            let moment = Moment {
+                networks: self.networks,
+                networks_bad: at < self.networks_bad_until,
+                disks_bad: at < self.disks_bad_until,
+                bad: spells
+                    .iter()
+                    .filter(|(_, from, to)| *from <= at && *to > at)
+                    .map(|(place, ..)| *place)
+                    .collect(),
+            };
+            if bad(&moment) {
+                longest = longest.max(pair[1] - *since.get_or_insert(at));
+            } else {
+                since = None;
+            }
+        }
+        longest
+    }
+
+    /// Does anything justify that `by` asked at `asked` to put `node` out, decided `now`?
+    pub(crate) fn justify_eviction(&self, node: usize, by: usize, asked: u64, now: u64) -> bool {
+        let silent = |moment: &Moment| !moment.hears(node, by) || !moment.hears(by, node);
+        self.of_node(node, asked, now)
+            || self.longest(asked, now, &[node, by], silent) >= self.shortest
+    }
+
+    /// Does anything justify that the lease of `node` ran out now, with these other nodes listed in
+    /// a view that all of them know? While one does not, frames confirm nothing between unequals.
+    pub(crate) fn justify_end(&self, node: usize, others: &[usize], knows: bool, now: u64) -> bool {
+        if self.of_node(node, now, now) {
+            return true;
+        }
+        let disk = |moment: &Moment| moment.disk_bad(node);
+        let unread = self.longest(now, now, &[node], disk) >= self.shortest;
+        let unheard = |other: usize| {
+            let silent = |moment: &Moment| !moment.hears(node, other) || !moment.hears(other, node);
+            self.of_node(other, now, now)
+                || self.longest(now, now, &[node, other], silent) >= self.shortest
+        };
+        let hidden = |other: &usize| {
+            let disk = |moment: &Moment| moment.disk_bad(*other);
+            self.of_node(*other, now, now) || self.longest(now, now, &[*other], disk) > 0
+        };
+        let mut everybody = 0..self.nodes;
+        let on_its_way = !knows && (unread || everybody.any(|other| hidden(&other)));
+        let alone = others.is_empty() || others.iter().any(|other| unheard(*other));
+        on_its_way || unread && alone
+    }
+}
+
+/// What is bad at one moment.
+struct Moment {
+    networks: usize,
+    networks_bad: bool,
+    disks_bad: bool,
+    bad: Vec<Place>,
+}
+
+impl Moment {
+    fn disk_bad(&self, node: usize) -> bool {
+        self.disks_bad || self.bad.contains(&Place::Disk { node })
+    }
+
+    /// Do frames of `from` reach `to` on any medium?
+    fn hears(&self, from: usize, to: usize) -> bool {
+        let by_network = (0..self.networks).any(|link| {
+            let broken = [
+                Place::Path { link, from, to },
+                Place::Port { node: from, link },
+                Place::Port { node: to, link },
+                Place::Link { link },
+            ];
+            !self.networks_bad && !broken.iter().any(|place| self.bad.contains(place))
+        });
+        by_network || !(self.disk_bad(from) || self.disk_bad(to))
+    }
+}
+
+/// What justifies that a task is taken, or is to be taken, from an owner that is a member still.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Grounds {
+    /// An operator has asked something about the task.
+    pub(crate) asked: bool,
+    /// The owner is in standby or leaves.
+    pub(crate) standby: bool,
+    /// The task, or the runner, has failed there since the owner got it.
+    pub(crate) failed: bool,
+    /// The owner was unfit for it since then.
+    pub(crate) unfit: bool,
+}
+
+/// A task changes hands, or an heir is named, while its owner is a member.
+pub(crate) fn movement(old: &TaskRecord, new: &TaskRecord, grounds: Grounds) -> Result<(), String> {
+    let named = new.heir.is_some() && new.heir != old.heir && new.heir != old.owner;
+    let moved = new.owner != old.owner;
+    if !named && !moved {
+        return Ok(());
+    }
+    let justified = match new.cause {
+        Cause::Operator => grounds.asked,
+        Cause::Standby => grounds.standby,
+        Cause::Failed => grounds.failed,
+        Cause::Unfit => grounds.unfit,
+        Cause::HandedOver => old.heir.is_some() && new.owner == old.heir,
+        Cause::Stopped => !old.wanted,
+        Cause::Initial | Cause::Placed | Cause::Evicted | Cause::CalledOff | Cause::Settled => {
+            false
+        }
+    };
+    if justified {
+        return Ok(());
+    }
+    Err(format!(
+        "is taken from its owner {:?} for {:?}>{:?}, {:?}, with {grounds:?}",
+        old.owner, new.owner, new.heir, new.cause
+    ))
+}
+
+impl World {
+    /// A view is decided: who is put out, and which task is moved, without a reason?
+    pub(super) fn judge_decision(&mut self, before: &View, view: &View, id: (u64, u64)) {
+        for old in &before.members {
+            if view.member(old.node).is_some() {
+                continue;
+            }
+            let machine = self.living(old.node, old.incarnation.boot);
+            if let Some(machine) = machine {
+                self.must_be_out(machine, view.epoch);
+            }
+            self.judge_eviction(old.node, machine, view, id);
+        }
+        for task in 0..before.tasks.len().min(view.tasks.len()) {
+            self.judge_movement(task, before, view);
+        }
+    }
+
+    fn judge_eviction(
+        &mut self,
+        node: standfast::model::NodeId,
+        machine: Option<usize>,
+        view: &View,
+        id: (u64, u64),
+    ) {
+        let mut gone = view.evictions.iter();
+        let eviction = gone.find(|gone| gone.node == node && gone.epoch == view.epoch);
+        let (Some(eviction), Some(machine), true) = (eviction, machine, self.checks.s6) else {
+            return;
+        };
+        let justified = match eviction.reason {
+            EvictReason::Rebooted => false,
+            EvictReason::Silent | EvictReason::ColdStart => {
+                let asked = self.checks.origin.asked_at(id).unwrap_or(self.now);
+                let by = eviction.by.index();
+                self.troubles.justify_eviction(machine, by, asked, self.now)
+            }
+        };
+        if !justified {
+            let names = &self.plan.names;
+            let (who, by) = (names.id(node), names.id(eviction.by));
+            let what = format!("healthy {who} was put out by {by}: {:?}", eviction.reason);
+            let about = vec![machine, eviction.by.index()];
+            self.violated(Violation::new("S6", what, about));
+        }
+    }
+
+    fn judge_movement(&mut self, task: usize, before: &View, view: &View) {
+        let (old, new) = (&before.tasks[task], &view.tasks[task]);
+        let bit = 1 << task;
+        if let (Some(owner), true) = (new.owner, new.owner != old.owner) {
+            let node = &mut self.nodes[owner.index()];
+            node.held[task].trouble = false;
+            node.unfit_lately = (node.unfit_lately & !bit) | (!node.fit & bit);
+        }
+        let Some(owner) = old.owner else { return };
+        let same = before.member(owner).map(|member| member.incarnation)
+            == view.member(owner).map(|member| member.incarnation);
+        if !same || before.member(owner).is_none() || !self.checks.s6 {
+            return;
+        }
+        let node = &self.nodes[owner.index()];
+        let grounds = Grounds {
+            asked: self.checks.asked & bit != 0,
+            standby: before.standby.contains(owner) || node.was_told_to_leave,
+            failed: node.held[task].trouble,
+            unfit: node.unfit_lately & bit != 0,
+        };
+        if let Err(what) = movement(old, new, grounds) {
+            let what = format!("{} {what}", self.plan.names.tasks[task]);
+            self.violated(Violation::new("S6", what, vec![owner.index()]));
+        }
+    }
+
+    /// Node `i` stops these tasks in a hurry, or its guard does.
+    pub(crate) fn lost_right(&mut self, i: usize, tasks: u64) {
+        let node = &self.nodes[i];
+        let Some(view) = self.checks.newest() else {
+            return;
+        };
+        let owns = |task: usize| {
+            node.held[task].whole
+                && view.tasks.get(task).is_some_and(|record| {
+                    record.owner == Some(node.id) && record.heir.is_none() && record.wanted
+                })
+        };
+        let lost = (0..self.plan.tasks).find(|task| tasks & 1 << task != 0 && owns(*task));
+        let ended = node.clock.at(self.now) >= node.page.lease_deadline;
+        let member = view.grants(node.id, node.incarnation);
+        let (Some(task), true, true, true) = (lost, ended, member, self.checks.s6) else {
+            return;
+        };
+        let others = view.listed().without(node.id);
+        let others: Vec<usize> = others.iter().map(|other| other.index()).collect();
+        let listed = view.listed();
+        let knows = listed
+            .iter()
+            .all(|other| self.nodes[other.index()].epoch == view.epoch);
+        if !self.troubles.justify_end(i, &others, knows, self.now) {
+            let names = &self.plan.names;
+            let what = format!(
+                "healthy {} loses {}: its lease has run out",
+                names.nodes[node.slot], names.tasks[task]
+            );
+            self.violated(Violation::new("S6", what, vec![i]));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use standfast::model::NodeId;
+
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn troubles() -> Troubles {
+        let mut troubles = Troubles::new(&Plan::calm(3, 1, 500));
+        for node in 0..3 {
+            troubles.set(Place::Node { node }, false, MS);
+        }
+        troubles
+    }
+
+    #[test]
+    fn no_single_medium_justifies_an_eviction() {
+        let (now, from) = (5_000 * MS, 4_500 * MS);
+        let mut troubles = troubles();
+        assert!(
+            !troubles.justify_eviction(0, 1, now, now),
+            "nothing was wrong"
+        );
+        for link in 0..2 {
+            troubles.set(Place::path((link, 0, 1)), true, from);
+        }
+        assert!(
+            !troubles.justify_eviction(0, 1, now, now),
+            "the disk is well"
+        );
+        troubles.note(Place::Disk { node: 1 }, from - 10 * MS, from + 40 * MS);
+        assert!(
+            !troubles.justify_eviction(0, 1, now, now),
+            "too short together"
+        );
+        troubles.note(Place::Disk { node: 1 }, from + 40 * MS, from + 60 * MS);
+        assert!(troubles.justify_eviction(0, 1, now, now));
+        assert!(!troubles.justify_eviction(0, 2, now, now), "another pair");
+        let later = now + 3_000 * MS;
+        for link in 0..2 {
+            troubles.set(Place::path((link, 0, 1)), false, now);
+        }
+        assert!(!troubles.justify_eviction(0, 1, later, later), "long ago");
+    }
+
+    #[test]
+    fn trouble_of_the_judge_is_no_reason_but_own_trouble_is() {
+        let now = 5_000 * MS;
+        let mut troubles = troubles();
+        troubles.note(Place::Node { node: 1 }, now - 400 * MS, now - 100 * MS);
+        assert!(!troubles.justify_eviction(0, 1, now, now));
+        assert!(troubles.justify_eviction(1, 0, now, now));
+    }
+
+    #[test]
+    fn a_lease_ends_only_without_the_disk_and_somebody() {
+        let now = 5_000 * MS;
+        let mut troubles = troubles();
+        troubles.set(Place::Node { node: 2 }, true, now - 400 * MS);
+        assert!(
+            !troubles.justify_end(0, &[1, 2], false, now),
+            "the disk proves it"
+        );
+        troubles.set(Place::Disk { node: 0 }, true, now - 300 * MS);
+        assert!(
+            !troubles.justify_end(0, &[1], true, now),
+            "all members are heard"
+        );
+        assert!(
+            troubles.justify_end(0, &[1], false, now),
+            "not in a new view"
+        );
+        assert!(troubles.justify_end(0, &[1, 2], true, now));
+        assert!(
+            troubles.justify_end(0, &[], true, now),
+            "alone it needs the disk"
+        );
+    }
+
+    #[test]
+    fn a_task_that_moves_for_no_reason_is_found() {
+        let record = |owner, heir, cause| TaskRecord {
+            owner: NodeId::new(owner),
+            heir: NodeId::new(heir),
+            cause,
+            ..TaskRecord::default()
+        };
+        let old = record(1, 0, Cause::Placed);
+        let none = Grounds::default();
+        assert_eq!(movement(&old, &record(1, 0, Cause::Settled), none), Ok(()));
+        for cause in [
+            Cause::Evicted,
+            Cause::Placed,
+            Cause::Operator,
+            Cause::Failed,
+        ] {
+            assert!(
+                movement(&old, &record(2, 0, cause), none).is_err(),
+                "{cause:?}"
+            );
+        }
+        assert!(movement(&old, &record(1, 2, Cause::Unfit), none).is_err());
+        let asked = Grounds {
+            asked: true,
+            ..none
+        };
+        let named = record(1, 2, Cause::Operator);
+        assert_eq!(movement(&old, &named, asked), Ok(()));
+        let handed = record(2, 0, Cause::HandedOver);
+        assert_eq!(movement(&named, &handed, none), Ok(()));
+        assert!(movement(&old, &handed, none).is_err(), "nobody was named");
+    }
+}
