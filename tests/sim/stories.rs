@@ -22,7 +22,9 @@ const STORY_MAX: u64 = 3_600_000_000_000;
 fn folders() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
     let entries = fs::read_dir(&root).expect("tests/scenarios is there");
-    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    let mut folders: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
     folders.retain(|path| path.is_dir());
     folders.sort();
     folders
@@ -34,8 +36,16 @@ fn plan(config: &Config, reservations: bool) -> Plan {
     let networks = config.links().iter();
     let networks = networks.filter(|link| matches!(link.kind, LinkKind::Ethernet { .. }));
     let names = Names {
-        nodes: config.nodes().iter().map(|node| node.name.clone()).collect(),
-        tasks: config.tasks().iter().map(|task| task.name.clone()).collect(),
+        nodes: config
+            .nodes()
+            .iter()
+            .map(|node| node.name.clone())
+            .collect(),
+        tasks: config
+            .tasks()
+            .iter()
+            .map(|task| task.name.clone())
+            .collect(),
     };
     Plan {
         networks: networks.count(),
@@ -50,7 +60,9 @@ impl World {
         let runs = |node: usize, task: usize| self.nodes[node].held[task].running;
         let listed = |node: usize| {
             let (id, life) = (self.nodes[node].id, self.nodes[node].incarnation);
-            self.checks.newest().is_some_and(|view| view.grants(id, life))
+            self.checks
+                .newest()
+                .is_some_and(|view| view.grants(id, life))
         };
         match *condition {
             Condition::On { task, node } => {
@@ -97,14 +109,22 @@ impl World {
 fn play(config: &Config, script: &Script) -> (Vec<String>, Result<(), String>) {
     let plan = plan(config, script.reservations);
     let mut world = World::new(plan, Rng::new(script.seed), false);
-    world.task_nodes = config.tasks().iter().map(|task| task.nodes.clone()).collect();
+    world.task_nodes = config
+        .tasks()
+        .iter()
+        .map(|task| task.nodes.clone())
+        .collect();
     world.log.story = Some(Vec::new());
     for line in &script.lines {
         let end = match line.when {
             When::At(moment) => moment,
             When::After(time) => world.now + time,
         };
-        assert!(end >= world.now && end < STORY_MAX, "{} comes too late", line.text);
+        assert!(
+            end >= world.now && end < STORY_MAX,
+            "{} comes too late",
+            line.text
+        );
         world.run_until(end);
         if let Err(error) = world.act(&line.act, &line.text) {
             world.tell(None, |_| format!("! {error}"));
@@ -144,7 +164,10 @@ fn story(folder: &Path, bless: bool, print: bool) -> Result<(), String> {
     if log == expected {
         return Ok(());
     }
-    let differs = log.lines().zip(expected.lines()).find(|(new, old)| new != old);
+    let differs = log
+        .lines()
+        .zip(expected.lines())
+        .find(|(new, old)| new != old);
     Err(format!("{name}: the log differs, first here: {differs:#?}"))
 }
 
