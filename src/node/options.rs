@@ -84,7 +84,12 @@ impl Options {
     pub fn arguments(&self, role: Role) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = Vec::new();
         let mut add = |name: &str, value: OsString| arguments.extend([name.into(), value]);
-        add("--config", self.config.clone().into());
+        let config = match role {
+            Role::Guard => self.config.clone(),
+            // As the guard has checked it, not as it may be by now.
+            Role::Core | Role::Runner => paths::configuration(&self.run_dir),
+        };
+        add("--config", config.into());
         if let Some(node) = &self.node {
             add("--node", node.into());
         }
@@ -134,6 +139,7 @@ mod tests {
                 Options::parse_from(passed),
                 Options {
                     role,
+                    config: PathBuf::from("/r/cluster.toml"),
                     ..options.clone()
                 }
             );
