@@ -101,7 +101,10 @@ impl Script {
         };
         let cast = Cast { config };
         for (number, line) in text.lines().enumerate() {
-            let words: Vec<&str> = line.split_whitespace().take_while(|word| *word != "#").collect();
+            let words: Vec<&str> = line
+                .split_whitespace()
+                .take_while(|word| *word != "#")
+                .collect();
             match words.as_slice() {
                 [] => {}
                 ["seed", seed] => script.seed = seed.parse().map_err(|_| "a seed is a number")?,
@@ -307,7 +310,17 @@ impl Cast<'_> {
                 link: link.parse().ok()?,
                 span,
             },
-            ["flap", "link", link, "of", node, times, "times", "every", every] => Strike::Flap {
+            [
+                "flap",
+                "link",
+                link,
+                "of",
+                node,
+                times,
+                "times",
+                "every",
+                every,
+            ] => Strike::Flap {
                 node: self.node(node)?,
                 link: link.parse().ok()?,
                 times: times.parse().ok()?,
@@ -332,7 +345,9 @@ impl Cast<'_> {
             ["save-disk"] => Strike::SaveDisk,
             ["restore-disk"] => Strike::RestoreDisk,
             [attack, count, "frames"] => Strike::Attack {
-                attack: Attack::ALL.into_iter().find(|known| known.word() == *attack)?,
+                attack: Attack::ALL
+                    .into_iter()
+                    .find(|known| known.word() == *attack)?,
                 count: count.parse().ok()?,
             },
             _ => return None,
@@ -347,7 +362,9 @@ fn part_of(word: &str) -> Option<Part> {
 
 fn flaw_of(words: &[&str]) -> Option<Flaw> {
     let flaws = [Flaw::StartsFail, Flaw::StopsFail, Flaw::Slow];
-    flaws.into_iter().find(|flaw| flaw.words() == words.join(" "))
+    flaws
+        .into_iter()
+        .find(|flaw| flaw.words() == words.join(" "))
 }
 
 fn ill_of(words: &[&str]) -> Option<Ill> {
@@ -385,9 +402,18 @@ mod tests {
     #[test]
     fn nonsense_is_refused_with_its_line() {
         let config = s7::config(&Plan::calm(2, 1, 500));
-        for line in ["power-off x", "expect t9 on n1", "stop core on n1", "cut link x", "at once"] {
+        for line in [
+            "power-off x",
+            "expect t9 on n1",
+            "stop core on n1",
+            "cut link x",
+            "at once",
+        ] {
             let refused = Script::parse(&format!("\n{line}"), &config);
-            assert!(refused.is_err_and(|error| error.starts_with("line 2")), "{line}");
+            assert!(
+                refused.is_err_and(|error| error.starts_with("line 2")),
+                "{line}"
+            );
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Known failures of clusters, told one by one: `tests/scenarios/NAME` holds what happened to others
-//! (`README.md`), a cluster, a script, and the log as it must be, byte for byte.
+//! Known failures of clusters, told one by one: `tests/scenarios/NAME` holds what happened to
+//! others (`README.md`), a cluster, a script, and the log as it must be, byte for byte.
 //!
-//! `BLESS=1` writes the logs anew; read the difference before it is committed. `STORY=NAME` runs one
-//! and prints it.
+//! `BLESS=1` writes the logs anew; read the difference before it is committed. `STORY=NAME` runs
+//! one and prints it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,9 @@ const STORY_MAX: u64 = 3_600_000_000_000;
 fn folders() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
     let entries = fs::read_dir(&root).expect("tests/scenarios is there");
-    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    let mut folders: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
     folders.retain(|path| path.is_dir());
     folders.sort();
     folders
@@ -34,8 +36,16 @@ fn plan(config: &Config, reservations: bool) -> Plan {
     let networks = config.links().iter();
     let networks = networks.filter(|link| matches!(link.kind, LinkKind::Ethernet { .. }));
     let names = Names {
-        nodes: config.nodes().iter().map(|node| node.name.clone()).collect(),
-        tasks: config.tasks().iter().map(|task| task.name.clone()).collect(),
+        nodes: config
+            .nodes()
+            .iter()
+            .map(|node| node.name.clone())
+            .collect(),
+        tasks: config
+            .tasks()
+            .iter()
+            .map(|task| task.name.clone())
+            .collect(),
     };
     Plan {
         networks: networks.count(),
@@ -47,10 +57,15 @@ fn plan(config: &Config, reservations: bool) -> Plan {
 
 impl World {
     fn holds(&self, condition: &Condition) -> bool {
-        let runs = |node: usize, task: usize| self.nodes[node].held[task].running;
+        let runs = |node: usize, task: usize| {
+            let node = &self.nodes[node];
+            node.held[task].running && !node.below_the_guard(self.now)
+        };
         let listed = |node: usize| {
             let (id, life) = (self.nodes[node].id, self.nodes[node].incarnation);
-            self.checks.newest().is_some_and(|view| view.grants(id, life))
+            self.checks
+                .newest()
+                .is_some_and(|view| view.grants(id, life))
         };
         match *condition {
             Condition::On { task, node } => {
@@ -97,14 +112,22 @@ impl World {
 fn play(config: &Config, script: &Script) -> (Vec<String>, Result<(), String>) {
     let plan = plan(config, script.reservations);
     let mut world = World::new(plan, Rng::new(script.seed), false);
-    world.task_nodes = config.tasks().iter().map(|task| task.nodes.clone()).collect();
+    world.task_nodes = config
+        .tasks()
+        .iter()
+        .map(|task| task.nodes.clone())
+        .collect();
     world.log.story = Some(Vec::new());
     for line in &script.lines {
         let end = match line.when {
             When::At(moment) => moment,
             When::After(time) => world.now + time,
         };
-        assert!(end >= world.now && end < STORY_MAX, "{} comes too late", line.text);
+        assert!(
+            end >= world.now && end < STORY_MAX,
+            "{} comes too late",
+            line.text
+        );
         world.run_until(end);
         if let Err(error) = world.act(&line.act, &line.text) {
             world.tell(None, |_| format!("! {error}"));
@@ -144,7 +167,10 @@ fn story(folder: &Path, bless: bool, print: bool) -> Result<(), String> {
     if log == expected {
         return Ok(());
     }
-    let differs = log.lines().zip(expected.lines()).find(|(new, old)| new != old);
+    let differs = log
+        .lines()
+        .zip(expected.lines())
+        .find(|(new, old)| new != old);
     Err(format!("{name}: the log differs, first here: {differs:#?}"))
 }
 

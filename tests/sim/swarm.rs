@@ -159,7 +159,7 @@ fn number(name: &str) -> Option<u64> {
 
 /// A seed, and one in some once more with other clocks.
 fn seed(seed: u64) -> Result<Tally, String> {
-    let twice = seed % TOLD_TWICE == 0;
+    let twice = seed.is_multiple_of(TOLD_TWICE);
     let mut run = Run::of(seed);
     run.digests = twice;
     let tally = run.attempt()?;

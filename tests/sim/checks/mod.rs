@@ -104,6 +104,12 @@ impl Checks {
         *self.counts.entry(what).or_insert(0) += 1;
     }
 
+    /// Is this value, by epoch and nonce, a decided one?
+    pub(crate) fn decided_is(&self, (epoch, nonce): (u64, u64)) -> bool {
+        let known = self.decided.get(&epoch);
+        known.is_some_and(|known| known.nonce == nonce)
+    }
+
     pub(crate) fn newest(&self) -> Option<&View> {
         self.decided.last_key_value().map(|(_, known)| &known.view)
     }
