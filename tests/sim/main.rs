@@ -24,6 +24,7 @@ mod machine;
 mod media;
 mod node;
 mod plan;
+mod reservation;
 mod rng;
 mod runner;
 mod scenarios;

@@ -64,7 +64,7 @@ pub(crate) struct Checks {
 }
 
 /// What is counted beside the faults; everything must happen in an everyday run.
-pub(crate) const COUNTED: [&str; 19] = [
+pub(crate) const COUNTED: [&str; 20] = [
     "start",
     "adopted",
     "released by the guard",
@@ -84,6 +84,7 @@ pub(crate) const COUNTED: [&str; 19] = [
     "refused frame",
     "refused block",
     "torn block",
+    "refused write",
 ];
 
 impl Checks {
