@@ -25,6 +25,7 @@ mod mail;
 mod media;
 mod node;
 mod plan;
+mod reservation;
 mod rng;
 mod runner;
 mod scenarios;

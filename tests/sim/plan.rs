@@ -203,6 +203,7 @@ impl Plan {
             jitter: h / rng.pick(&[1_000, 100, 20]) + 1,
             ..calm
         };
+        plan.reservations = rng.chance(500);
         plan.strikes = draw::strikes(&plan, rng);
         plan
     }

@@ -1,8 +1,8 @@
-//! Known failures of clusters, told one by one: `tests/scenarios/NAME` holds what happened to others
-//! (`README.md`), a cluster, a script, and the log as it must be, byte for byte.
+//! Known failures of clusters, told one by one: `tests/scenarios/NAME` holds what happened to
+//! others (`README.md`), a cluster, a script, and the log as it must be, byte for byte.
 //!
-//! `BLESS=1` writes the logs anew; read the difference before it is committed. `STORY=NAME` runs one
-//! and prints it.
+//! `BLESS=1` writes the logs anew; read the difference before it is committed. `STORY=NAME` runs
+//! one and prints it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -57,7 +57,10 @@ fn plan(config: &Config, reservations: bool) -> Plan {
 
 impl World {
     fn holds(&self, condition: &Condition) -> bool {
-        let runs = |node: usize, task: usize| self.nodes[node].held[task].running;
+        let runs = |node: usize, task: usize| {
+            let node = &self.nodes[node];
+            node.held[task].running && !node.below_the_guard(self.now)
+        };
         let listed = |node: usize| {
             let (id, life) = (self.nodes[node].id, self.nodes[node].incarnation);
             self.checks

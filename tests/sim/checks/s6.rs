@@ -370,9 +370,12 @@ impl World {
         let others = view.listed().without(node.id);
         let others: Vec<usize> = others.iter().map(|other| other.index()).collect();
         let listed = view.listed();
-        let knows = listed
-            .iter()
-            .all(|other| self.nodes[other.index()].epoch == view.epoch);
+        let top = self.disk.top();
+        let settled = top.is_none_or(|id| self.checks.decided_is(id));
+        let knows = settled
+            && listed
+                .iter()
+                .all(|other| self.nodes[other.index()].epoch == view.epoch);
         if !self.troubles.justify_end(i, &others, knows, self.now) {
             let names = &self.plan.names;
             let what = format!(
