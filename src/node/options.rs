@@ -141,7 +141,7 @@ mod tests {
                 Options::parse_from(passed),
                 Options {
                     role,
-                    config: PathBuf::from("/r/cluster.toml"),
+                    config: PathBuf::from("/r/configuration"),
                     ..options.clone()
                 }
             );

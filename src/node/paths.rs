@@ -21,7 +21,7 @@ pub fn lock(run_dir: &Path) -> PathBuf {
 /// The configuration as the guard has checked it; core and runner read this one.
 #[must_use]
 pub fn configuration(run_dir: &Path) -> PathBuf {
-    run_dir.join("cluster.toml")
+    run_dir.join("configuration")
 }
 
 /// Where the guard listens for the runner.
