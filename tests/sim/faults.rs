@@ -172,6 +172,11 @@ impl World {
         match ill {
             Ill::Hangs => {
                 let until = now.saturating_add(span.unwrap_or(u64::MAX / 4));
+                if !on {
+                    // What is held already comes back when it would have.
+                    let held = disk.hung_until.max(now);
+                    self.troubles.note(Place::Disk { node: i }, now, held);
+                }
                 disk.hung_until = if on { disk.hung_until.max(until) } else { now };
             }
             Ill::Lost => disk.lost = on,
