@@ -487,7 +487,9 @@ fn sized(faults: u8, moves: u8, broken: Broken) -> HandOver {
 #[test]
 fn never_two_runners() {
     let any = usize::MAX;
-    crate::holds_within("handover", sized(0, 0, Broken::Nothing), any);
+    if crate::size() >= crate::Size::Normal {
+        crate::holds_within("handover", sized(0, 0, Broken::Nothing), any);
+    }
     let name = "handover, one fault, one move";
     match crate::size() {
         crate::Size::Small => crate::holds_within(name, sized(1, 1, Broken::Nothing), 14),
@@ -501,6 +503,9 @@ fn never_two_runners() {
 fn the_task_can_always_run_again() {
     let running = |node: &Node| matches!(node.local, Local::Running(_));
     let goal = |state: &State| state.nodes.iter().any(running);
+    if crate::size() == crate::Size::Small {
+        return; // takes minutes without optimisation
+    }
     crate::never_stuck("handover, ways on", &sized(0, 0, Broken::Nothing), goal);
 }
 

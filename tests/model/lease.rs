@@ -3,7 +3,8 @@
 //! ```text
 //! A: sends frames, gets them confirmed, reads the register: lease until the proof's date + L;
 //!    what runs is gone G after the lease's end
-//! B: hears A, confirms; silent for S: asks for a view without A, confirms no more; has won it at r;
+//! B: hears A, confirms; silent for S: asks for a view without A, confirms no more;
+//!    has won it at r;
 //!    starts at r + L + G
 //! ```
 //!

@@ -409,6 +409,13 @@ impl<const N: usize, const B: usize> Mixed<N, B> {
         };
     }
 
+    fn ask_to_accept(&self, state: &mut State<N, B>, at: usize) {
+        if let Some((ballot, value)) = self.all_promised(state, at) {
+            state.net(ballot).accept = value;
+            state.nodes[at].phase = Phase::NetAccept(ballot);
+        }
+    }
+
     pub(super) fn act(&self, state: &mut State<N, B>, action: Action) {
         match action {
             Action::Propose(at) => {
@@ -456,12 +463,7 @@ impl<const N: usize, const B: usize> Mixed<N, B> {
                 self.heard(state, at);
             }
             Action::SyncAndAnswer(at) => self.sync_and_answer(state, at),
-            Action::AllPromised(at) => {
-                if let Some((ballot, value)) = self.all_promised(state, at) {
-                    state.net(ballot).accept = value;
-                    state.nodes[at].phase = Phase::NetAccept(ballot);
-                }
-            }
+            Action::AllPromised(at) => self.ask_to_accept(state, at),
             Action::AllAccepted(at) => {
                 if let Some(value) = self.all_accepted(state, at) {
                     state.nodes[at].phase = Phase::Idle;
