@@ -271,3 +271,60 @@ pub type ClusterId = [u8; 16];
 
 /// The first 8 bytes of the BLAKE3 hash of a configuration's canonical form.
 pub type ConfigHash = [u8; 8];
+
+/// Arrays of any length for serde, which knows those of up to 32 elements: element after element.
+pub mod whole_array {
+    use std::fmt;
+    use std::marker::PhantomData;
+
+    use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+    use serde::ser::{Serialize, SerializeTuple, Serializer};
+
+    /// Writes all elements.
+    ///
+    /// # Errors
+    ///
+    /// The serializer's.
+    pub fn serialize<S: Serializer, T: Serialize, const N: usize>(
+        array: &[T; N],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut tuple = serializer.serialize_tuple(N)?;
+        for element in array {
+            tuple.serialize_element(element)?;
+        }
+        tuple.end()
+    }
+
+    /// Reads all elements.
+    ///
+    /// # Errors
+    ///
+    /// The deserializer's, or there are too few elements.
+    pub fn deserialize<'de, D, T, const N: usize>(deserializer: D) -> Result<[T; N], D::Error>
+    where
+        D: Deserializer<'de>,
+        T: Deserialize<'de> + Copy + Default,
+    {
+        deserializer.deserialize_tuple(N, Elements(PhantomData))
+    }
+
+    struct Elements<T, const N: usize>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de> + Copy + Default, const N: usize> Visitor<'de> for Elements<T, N> {
+        type Value = [T; N];
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "{N} elements")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<[T; N], A::Error> {
+            let mut array = [T::default(); N];
+            for (at, place) in array.iter_mut().enumerate() {
+                let element = elements.next_element()?;
+                *place = element.ok_or_else(|| A::Error::invalid_length(at, &self))?;
+            }
+            Ok(array)
+        }
+    }
+}
