@@ -14,6 +14,7 @@
 
 mod keep;
 mod port;
+mod recorder;
 mod start;
 
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ use crate::node::page::word;
 use crate::time::{Instant, Span};
 use keep::Keep;
 use port::{Port, Request};
+use recorder::Recorder;
+pub use recorder::{PlaceError, check_place};
 pub use start::StartError;
 
 /// Events that may wait for the engine, some hundred kilobytes of locked memory. Links drop frames
@@ -66,6 +69,7 @@ struct Core {
     requests: Receiver<Request>,
     port: Port,
     keep: Keep,
+    recorder: Option<Recorder>,
     links: Vec<LinkHandle>,
     disk: usize,
     tasks: usize,
@@ -98,7 +102,9 @@ impl Core {
             .map_err(StartError::Port)?;
         let (links, disk) = start::links(config, &setup, &keyring, &sender)?;
         start::tell_scheduling(&port);
-        let engine = Engine::new(setup, now());
+        let now = now();
+        let recorder = start::recorder(options, &setup, now, &port);
+        let engine = Engine::new(setup, now);
         page.words()[word::CORE_STARTS].fetch_add(1, Ordering::Relaxed);
         page.words()[word::CORE_PID].store(u64::from(std::process::id()), Ordering::Relaxed);
         let revocations = page.words()[word::REVOCATIONS].load(Ordering::Acquire);
@@ -109,6 +115,7 @@ impl Core {
             requests,
             port,
             keep,
+            recorder,
             links,
             disk,
             tasks,
@@ -137,10 +144,28 @@ impl Core {
     }
 
     fn turn(&mut self, event: Event) {
-        self.engine.handle(now(), event);
+        let now = now();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.event(now, &event);
+        }
+        self.engine.handle(now, event);
         self.publish();
         while let Some(action) = self.engine.poll_action() {
+            if let Some(recorder) = &mut self.recorder {
+                recorder.action(&action);
+            }
             self.perform(action);
+        }
+        self.end_of_turn(now);
+    }
+
+    /// What a recorder wants to know last. One that is full is told about once.
+    fn end_of_turn(&mut self, now: Instant) {
+        let Some(recorder) = &mut self.recorder else {
+            return;
+        };
+        if let Some(farewell) = recorder.done(now, &self.engine) {
+            self.port.send(ToRunner::Record(farewell));
         }
     }
 
