@@ -28,12 +28,13 @@ pub(super) fn run(args: &ReplayArgs, out: &mut dyn Write) -> Result<Exit, Failur
     let mut replay = Replay::open(&bytes).map_err(|error| refused(&file, &error))?;
     let mut played = Played::new(&replay, args);
     let ended = played.play(&mut replay, args, out);
+    played.broken = ended.is_err();
+    // What was played until then is told all the same.
     if args.json {
         writeln!(out, "{:#}", played.json(args.only))?;
     } else {
         played.tell(args.only, out)?;
     }
-    // What was played until then is told all the same.
     ended.map_err(|stop| match stop {
         Stop::Record(error) => refused(&file, &error),
         Stop::Output(failure) => failure,
@@ -86,6 +87,8 @@ struct Played {
     turns: Vec<Value>,
     difference: Option<Difference>,
     unfinished: bool,
+    /// Is the record unreadable from here on?
+    broken: bool,
     end: Option<End>,
 }
 
@@ -98,7 +101,8 @@ impl Played {
             cluster: args.file.display().to_string(),
             node: own.map(|(_, name)| name.clone()).unwrap_or_default(),
             nodes: setup.nodes.clone(),
-            links: Vec::new(),
+            // An engine knows links by their position only.
+            links: (0..setup.links).map(|link| link.to_string()).collect(),
             tasks: setup.tasks.iter().map(|task| task.name.clone()).collect(),
         };
         Played {
@@ -111,6 +115,7 @@ impl Played {
             turns: Vec::new(),
             difference: None,
             unfinished: false,
+            broken: false,
             end: None,
         }
     }
@@ -234,6 +239,7 @@ impl Played {
             Some(End::Open) | None => {}
         }
         let outcome = match self.difference {
+            None if self.broken => "identical so far",
             None => "identical",
             Some(_) => "and the last one differs",
         };
@@ -276,6 +282,7 @@ impl Played {
 
     fn json(&self, only: Only) -> Value {
         let end = match self.end {
+            None if self.broken => Some("damaged"),
             None => None,
             Some(_) if self.unfinished => Some("within a turn"),
             Some(End::Open) => Some("open"),

@@ -41,7 +41,7 @@ pub enum End {
     Open,
     /// There was no more room; the life went on.
     Full,
-    /// The last entry is not whole and is left out; or the file was cut.
+    /// The file was cut; an entry that is not whole is left out.
     Torn,
 }
 
@@ -109,10 +109,14 @@ impl<'b> Reader<'b> {
         let begin = at + WORD;
         let next = begin + (length as usize).next_multiple_of(WORD);
         let Some(payload) = self.bytes.get(begin..begin + length as usize) else {
-            return self.broken(at, None);
+            return if self.cut {
+                Ok(Err(End::Torn))
+            } else {
+                Err(RecordError::Damaged { at })
+            };
         };
         if sealed(crc32c::crc32c_append(self.crc, payload), length) != crc {
-            return self.broken(at, word_at(self.bytes, next));
+            return Err(RecordError::Damaged { at });
         }
         let senseless = RecordError::Senseless { at };
         let entry: Entry = postcard::from_bytes(payload).map_err(|_| senseless.clone())?;
@@ -124,19 +128,6 @@ impl<'b> Reader<'b> {
             Entry::Full => Err(End::Full),
             entry => Ok(entry),
         })
-    }
-
-    /// The entry at `at` is not whole. The last one, nothing being behind it, was under way.
-    fn broken(&self, at: usize, behind: Option<u64>) -> Result<Result<Entry, End>, RecordError> {
-        let last = match behind {
-            Some(word) => word == 0,
-            None => self.cut,
-        };
-        if last {
-            Ok(Err(End::Torn))
-        } else {
-            Err(RecordError::Damaged { at })
-        }
     }
 }
 

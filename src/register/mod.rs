@@ -59,9 +59,9 @@
 //!    lower ballot fails on its own promise). A higher ballot by the disk is begun by a node that
 //!    accepted the lower one, if all did, and finds it in itself.
 //! 10. *Learned by reading* needs the value on the disk itself: what only this node has accepted no
-//!    read shows to be decided. *Learned by being told* comes from a node that knows.
+//!     read shows to be decided. *Learned by being told* comes from a node that knows.
 //! 11. *Proof*: a successor decided by all nodes was accepted by this one before, and 5 takes its
-//!    voice in.
+//!     voice in.
 //! 12. Whoever finds the disk behind its own voice brings it there by a ballot, with a jitter.
 //!
 //! What can go wrong is in [`Trouble`]. What no protocol on plain writes survives is a write that

@@ -44,7 +44,8 @@ fn node(id: u8) -> NodeId {
     NodeId::new(id).expect("1 or 2")
 }
 
-fn setup(id: u8) -> Setup {
+/// What the engine of node 1 or 2 is made from.
+pub(crate) fn setup(id: u8) -> Setup {
     let task = |index| TaskSetup {
         name: format!("task{index}"),
         nodes: vec![node(1), node(2)],
