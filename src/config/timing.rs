@@ -82,11 +82,11 @@ impl Timing {
         (self.lease + self.release).on_worst_clock()
     }
 
-    /// Within which a cluster in which nothing is wrong any more has given every task to a node that
-    /// starts it, but for pauses after failures. At the worst every node is out: each hears nobody
-    /// for `detect` and may need as long again for a decision that was lost to another; tasks wait
-    /// for their preferred node as long as it needs to join and is decided on twice; then earlier
-    /// owners have their time, `detect` at most.
+    /// Within which a cluster in which nothing is wrong any more has given every task to a node
+    /// that starts it, but for pauses after failures. At the worst every node is out: each hears
+    /// nobody for `detect` and may need as long again for a decision that was lost to another;
+    /// tasks wait for their preferred node as long as it needs to join and is decided on twice;
+    /// then earlier owners have their time, `detect` at most.
     #[must_use]
     pub fn recovery(&self) -> Span {
         self.stable + self.detect.times(6)

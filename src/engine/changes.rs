@@ -339,7 +339,7 @@ impl Engine {
                 return Some(self.promotion());
             }
         }
-        if self.all_others_silent() || self.no_member_is_left() {
+        if self.all_others_silent() || self.no_member_is_left() || self.all_have_another_plan() {
             return self.start_alone();
         }
         if listed.is_some() {
@@ -355,7 +355,8 @@ impl Engine {
     }
 
     /// The daemon was restarted within the same boot: the record of the earlier life becomes this
-    /// one's. Nobody confirms in the name of the earlier life, so nothing is assumed by it.
+    /// one's. Nobody confirms in the name of the earlier life, so nothing is assumed by it. Not
+    /// under another configuration: its tasks may be others than the members'.
     fn take_up_again(&mut self, old: Member) -> Change {
         let mut view = self.next_view();
         view.admit(Member {

@@ -112,6 +112,11 @@ impl Engine {
 
     fn lose_membership(&mut self) {
         self.lease.end();
+        // Contact counts anew: a machine whose clock stood still does not know that it was away,
+        // and must not be back before its guard has taken what it held.
+        for node in NodeId::all() {
+            self.peers.of_mut(node).alive_since = self.now;
+        }
         let eviction = self
             .view
             .evictions
@@ -274,6 +279,22 @@ impl Engine {
                     && peer.incarnation == Some(member.incarnation)
                     && peer.epoch == self.view.epoch;
                 knows || self.is_absent(member.node)
+            })
+    }
+
+    /// Does nobody live any more who had the view's configuration, while all that are there were
+    /// restarted with this node's? Then each would wait for the others for ever.
+    pub(super) fn all_have_another_plan(&self) -> bool {
+        let others = self.view.members.iter();
+        let mut others = others.filter(|member| member.node != self.me());
+        self.view.config_hash != self.setup.config_hash
+            && self.has_watched()
+            && others.all(|member| {
+                let peer = self.peers.of(member.node);
+                let anew = self.heard_lately(member.node)
+                    && peer.incarnation != Some(member.incarnation)
+                    && !peer.incompatible;
+                anew || self.is_absent(member.node)
             })
     }
 

@@ -250,8 +250,8 @@ impl Engine {
             setup,
         };
         if engine.sequence == 0 {
-            // A replay may echo what an earlier life sent, and would count as fresh were it numbered
-            // alike; 2^31 places to begin at, and some ten numbers are fresh at a time.
+            // A replay may echo what an earlier life sent; numbered alike, it would count as fresh.
+            // There are 2^31 places to begin at, and some ten numbers are fresh at a time.
             engine.sequence = engine.draw() >> 33;
         }
         engine

@@ -36,21 +36,24 @@ pub enum ConfigError {
     },
 }
 
-/// Reads and checks the configuration that the options name.
+/// Reads and checks the configuration that the options name. Returns its text as well.
 ///
 /// # Errors
 ///
 /// There is none, or it is refused.
-pub fn read_config(options: &Options) -> Result<Config, ConfigError> {
+fn read_config(options: &Options) -> Result<(Config, String), ConfigError> {
     let path = &options.config;
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
         path: path.clone(),
         source,
     })?;
-    Config::parse(&text, &object::kind_rows()).map_err(|source| ConfigError::Refused {
-        report: source.render(&path.display().to_string(), &text),
-        source,
-    })
+    match Config::parse(&text, &object::kind_rows()) {
+        Ok(config) => Ok((config, text)),
+        Err(source) => Err(ConfigError::Refused {
+            report: source.render(&path.display().to_string(), &text),
+            source,
+        }),
+    }
 }
 
 /// Runs this process to its end. Called by its first thread, before any other was made.
@@ -59,8 +62,8 @@ pub fn run(options: &Options) -> ExitCode {
     // The guard collects its signals and its children inherit that; each role begins with none
     // blocked and none lost, whoever started it.
     let _ = SigSet::empty().thread_set_mask();
-    let config = match read_config(options) {
-        Ok(config) => config,
+    let (config, text) = match read_config(options) {
+        Ok(read) => read,
         Err(error) => {
             match &error {
                 // Lines and carets, which the log would break.
@@ -77,7 +80,7 @@ pub fn run(options: &Options) -> ExitCode {
         return ExitCode::from(EXIT_CONFIG);
     }
     match options.role {
-        Role::Guard => guard::run(options, &config),
+        Role::Guard => guard::run(options, &config, &text),
         Role::Core => core::run(options, &config),
         Role::Runner => runner::run(options, &config),
     }

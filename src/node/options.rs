@@ -4,6 +4,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::paths;
+
 /// Which of the node's processes this one is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Role {
@@ -100,7 +102,12 @@ impl Options {
     pub fn arguments(&self, role: Role) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = Vec::new();
         let mut add = |name: &str, value: OsString| arguments.extend([name.into(), value]);
-        add("--config", self.config.clone().into());
+        let config = match role {
+            Role::Guard => self.config.clone(),
+            // As the guard has checked it, not as it may be by now.
+            Role::Core | Role::Runner => paths::configuration(&self.run_dir),
+        };
+        add("--config", config.into());
         if let Some(node) = &self.node {
             add("--node", node.into());
         }
@@ -158,6 +165,7 @@ mod tests {
                 Options::parse_from(passed),
                 Options {
                     role,
+                    config: PathBuf::from("/r/configuration"),
                     ..options.clone()
                 }
             );

@@ -18,6 +18,12 @@ pub fn lock(run_dir: &Path) -> PathBuf {
     run_dir.join("lock")
 }
 
+/// The configuration as the guard has checked it; core and runner read this one.
+#[must_use]
+pub fn configuration(run_dir: &Path) -> PathBuf {
+    run_dir.join("configuration")
+}
+
 /// Where the guard listens for the runner.
 #[must_use]
 pub fn guard_socket(run_dir: &Path) -> PathBuf {

@@ -224,3 +224,26 @@ fn the_core_keeps_a_record_and_says_loudly_that_it_cannot_read_it() {
         assert!(warning.contains("restart Standfast"), "{warning}");
     });
 }
+
+#[test]
+fn a_core_that_is_started_again_goes_on_with_the_configuration_its_daemon_has_read() {
+    in_network(|| {
+        let daemon = Daemon::start_in(tempfile::tempdir().unwrap(), DISK);
+        let turning = |starts: u64| {
+            eventually("a core turns", || {
+                let started = daemon.load(word::CORE_STARTS) > starts;
+                (started && daemon.load(word::CORE_TURNS) > 0).then_some(())
+            });
+        };
+        turning(0);
+        let starts = daemon.load(word::CORE_STARTS);
+        fs::write(daemon.directory.path().join("cluster.toml"), "half a li").unwrap();
+        let core = daemon.load(word::CORE_PID).cast_signed() as i32;
+        kill(Pid::from_raw(core), Signal::SIGKILL).unwrap();
+        turning(starts);
+        let turns = daemon.load(word::CORE_TURNS);
+        eventually("it goes on turning", || {
+            (daemon.load(word::CORE_TURNS) > turns).then_some(())
+        });
+    });
+}

@@ -47,6 +47,12 @@ impl Disk {
         Ok(decided.then(|| block.value.clone()))
     }
 
+    /// Epoch and nonce of the value accepted in the highest ballot.
+    pub(crate) fn top(&self) -> Option<(u64, u64)> {
+        let top = self.blocks.iter().max_by_key(|block| block.bal)?;
+        (top.bal != Ballot::NONE).then(|| top.value.id())
+    }
+
     pub(crate) fn block(&self, slot: usize) -> &Block {
         &self.blocks[slot]
     }

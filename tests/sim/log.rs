@@ -104,7 +104,8 @@ impl World {
             for line in self.recent(&violation.nodes) {
                 println!("{line}");
             }
-            for (i, node) in self.nodes.iter().enumerate() {
+            let about = |i: &usize| violation.nodes.is_empty() || violation.nodes.contains(i);
+            for (i, node) in self.nodes.iter().enumerate().filter(|(i, _)| about(i)) {
                 let Some(engine) = &node.engine else { continue };
                 let seen = engine.snapshot(node.clock.at(self.now));
                 println!("{} {} {:?}", self.named(i), seen.standing, seen.waiting_for);

@@ -59,6 +59,7 @@ impl World {
         if block.writes <= before || self.nodes[i].record.is_some() {
             self.fail("records of the own votes come one by one and count up");
         }
+        self.proposed(i, &block);
         self.number += 1;
         let record = self.number;
         self.nodes[i].record = Some((record, block));

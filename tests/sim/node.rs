@@ -145,6 +145,8 @@ pub(crate) struct Node {
     pub(crate) was_told_to_leave: bool,
     /// Its daemon starts with another configuration.
     pub(crate) drifted: bool,
+    /// The daemon that runs was started so.
+    pub(crate) runs_drifted: bool,
     /// The cables of its first two links are swapped.
     pub(crate) crossed: bool,
     /// When the last order, and the last report, is there: they never overtake each other.
@@ -187,6 +189,7 @@ impl Node {
             epoch: 0,
             was_told_to_leave: false,
             drifted: false,
+            runs_drifted: false,
             crossed: false,
             order_at: 0,
             report_at: 0,

@@ -180,7 +180,7 @@ impl Plan {
         let longest = if nodes > 8 { 12 } else { 60 };
         // And when all of them join at once, at the speed of a disk that `check` just allows, views
         // change faster than an owner can read them.
-        let io = if nodes > 8 {
+        let io = if nodes > 3 {
             &[200, 100, 50, 50]
         } else {
             &[200, 50, 10, 4]
@@ -203,6 +203,7 @@ impl Plan {
             jitter: h / rng.pick(&[1_000, 100, 20]) + 1,
             ..calm
         };
+        plan.reservations = rng.chance(500);
         plan.strikes = draw::strikes(&plan, rng);
         plan
     }

@@ -18,6 +18,7 @@ use crate::disk::Disk;
 use crate::log::{Log, record_words, reply_words};
 use crate::node::{In, Node, SOCKET_MAX};
 use crate::plan::Plan;
+use crate::reservation::Unit;
 use crate::rng::Rng;
 use crate::strike::{Flaw, Ill};
 
@@ -165,6 +166,8 @@ pub(crate) struct World {
     pub(crate) old_frames: Vec<(usize, usize, Rc<Frame>)>,
     /// Until when each network holds its frames back.
     pub(crate) clogged_until: Vec<u64>,
+    /// The volume of each task.
+    pub(crate) volumes: Vec<Unit>,
     pub(crate) saved_disk: Option<Disk>,
     pub(crate) troubles: Troubles,
     pub(crate) keys: Keys,
@@ -221,6 +224,7 @@ impl World {
             disk: Disk::new(plan.nodes),
             checks: Checks::new(&plan),
             clogged_until: vec![0; plan.networks],
+            volumes: vec![Unit::default(); plan.tasks],
             saved_disk: None,
             troubles: Troubles::new(&plan),
             keys: Keys::new(),
@@ -341,14 +345,7 @@ impl World {
                 start,
                 stamp,
                 still,
-            } => {
-                let held = &self.nodes[i].held[task];
-                // Whoever ends a task waits for what it has under way.
-                if held.running && held.start == start {
-                    let still = still || self.nodes[i].below_the_guard(self.now);
-                    self.volume_written(task, stamp, still);
-                }
-            }
+            } => self.volume_lands(i, task, start, stamp, still),
         }
     }
 

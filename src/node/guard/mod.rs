@@ -94,10 +94,10 @@ pub enum RunError {
 /// Runs the guard of this node to its end. Called by the first thread of the process, before any
 /// other was made.
 #[must_use]
-pub fn run(options: &Options, config: &Config) -> ExitCode {
+pub fn run(options: &Options, config: &Config, text: &str) -> ExitCode {
     let _ = realtime::limit_arenas();
     let (voice, ear) = queue();
-    let code = match start_and_run(options, config, voice, ear) {
+    let code = match start_and_run(options, config, text, voice, ear) {
         Ok(code) => return code,
         Err(error) => {
             let causes = std::iter::successors(std::error::Error::source(&error), |e| e.source());
@@ -112,6 +112,7 @@ pub fn run(options: &Options, config: &Config) -> ExitCode {
 fn start_and_run(
     options: &Options,
     config: &Config,
+    text: &str,
     voice: Voice,
     ear: Ear,
 ) -> Result<ExitCode, RunError> {
@@ -122,6 +123,7 @@ fn start_and_run(
         return Err(RunError::NoSuchNode(node));
     }
     let _lock = start::lock(&options.run_dir)?;
+    start::publish_configuration(&options.run_dir, text)?;
     let page = Arc::new(start::page(
         &options.run_dir,
         start::boot_id(&options.boot_id)?,

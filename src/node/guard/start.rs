@@ -66,6 +66,20 @@ pub fn lock(run_dir: &Path) -> Result<File, StartError> {
     }
 }
 
+/// Puts the configuration this guard has checked where its children read it. Whatever happens to
+/// the administrator's file meanwhile, a core or runner that is started again goes on with the same
+/// one; a change counts when the daemon is started anew.
+///
+/// # Errors
+///
+/// It cannot be written.
+pub fn publish_configuration(run_dir: &Path, text: &str) -> Result<(), StartError> {
+    let path = paths::configuration(run_dir);
+    let fresh = path.with_extension("new");
+    let written = fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &path));
+    written.map_err(|source| StartError::File { path, source })
+}
+
 /// The identity of this boot: a UUID in text.
 ///
 /// # Errors

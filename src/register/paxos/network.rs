@@ -1,5 +1,8 @@
 //! A ballot that does without the disk: every node is asked, and every node must agree.
 
+#[cfg(test)]
+mod tests;
+
 use super::{Phase, Register, Stage};
 use crate::model::{NodeId, NodeSet};
 use crate::register::{Ballot, Message, Trouble, VALUE_MAX, Value};

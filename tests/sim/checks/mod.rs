@@ -64,7 +64,7 @@ pub(crate) struct Checks {
 }
 
 /// What is counted beside the faults; everything must happen in an everyday run.
-pub(crate) const COUNTED: [&str; 19] = [
+pub(crate) const COUNTED: [&str; 20] = [
     "start",
     "adopted",
     "released by the guard",
@@ -84,6 +84,7 @@ pub(crate) const COUNTED: [&str; 19] = [
     "refused frame",
     "refused block",
     "torn block",
+    "refused write",
 ];
 
 impl Checks {
@@ -102,6 +103,12 @@ impl Checks {
 
     pub(crate) fn count(&mut self, what: &'static str) {
         *self.counts.entry(what).or_insert(0) += 1;
+    }
+
+    /// Is this value, by epoch and nonce, a decided one?
+    pub(crate) fn decided_is(&self, (epoch, nonce): (u64, u64)) -> bool {
+        let known = self.decided.get(&epoch);
+        known.is_some_and(|known| known.nonce == nonce)
     }
 
     pub(crate) fn newest(&self) -> Option<&View> {

@@ -4,7 +4,8 @@
 //! it was started in. Once a write of a later epoch is on the volume, none of an earlier one may
 //! follow. Without reservations in the world's plan the lease alone has to see to that, and it
 //! cannot where a machine stood still, or its guard: a write that such a node has had under way, or
-//! makes before its guard has had its time again, is excused then. With reservations nothing is excused: the array has to refuse it.
+//! makes before its guard has had its time again, is excused then. With reservations nothing is
+//! excused: the array has to refuse it.
 
 use super::Violation;
 use crate::world::World;

@@ -7,7 +7,8 @@
 //! ```text
 //! eviction, silent       the node itself was off, dead, stopped or frozen, or between it and the
 //!  or cold start         one that put it out one direction was broken on every network *and*
-//!                        through the disk, all at once, for a heartbeat or longer
+//!                        through the disk, all at once, for a heartbeat or longer; or that one
+//!                        was in trouble and the node, its disk bad, cannot know that it is back
 //! eviction, rebooted     the listed life is over
 //! lease ran out          the node itself was in trouble, or its disk was bad for a heartbeat or
 //!                        longer and it was alone or some member did not hear from it meanwhile;
@@ -171,7 +172,11 @@ impl Troubles {
     /// Does anything justify that `by` asked at `asked` to put `node` out, decided `now`?
     pub(crate) fn justify_eviction(&self, node: usize, by: usize, asked: u64, now: u64) -> bool {
         let silent = |moment: &Moment| !moment.hears(node, by) || !moment.hears(by, node);
+        let disk = |moment: &Moment| moment.disk_bad(node);
+        // It has asked for a view without the other, and confirms nothing until that is settled.
+        let unsettled = || self.longest(asked, now, &[node], disk) >= self.shortest;
         self.of_node(node, asked, now)
+            || (self.of_node(by, asked, now) && unsettled())
             || self.longest(asked, now, &[node, by], silent) >= self.shortest
     }
 
@@ -280,6 +285,9 @@ impl World {
             }
             self.judge_eviction(old.node, machine, view, id);
         }
+        if before.config_hash != view.config_hash {
+            return; // formed anew: its tasks are other ones
+        }
         for task in 0..before.tasks.len().min(view.tasks.len()) {
             self.judge_movement(task, before, view);
         }
@@ -362,9 +370,12 @@ impl World {
         let others = view.listed().without(node.id);
         let others: Vec<usize> = others.iter().map(|other| other.index()).collect();
         let listed = view.listed();
-        let knows = listed
-            .iter()
-            .all(|other| self.nodes[other.index()].epoch == view.epoch);
+        let top = self.disk.top();
+        let settled = top.is_none_or(|id| self.checks.decided_is(id));
+        let knows = settled
+            && listed
+                .iter()
+                .all(|other| self.nodes[other.index()].epoch == view.epoch);
         if !self.troubles.justify_end(i, &others, knows, self.now) {
             let names = &self.plan.names;
             let what = format!(
@@ -434,26 +445,37 @@ mod tests {
     #[test]
     fn a_lease_ends_only_without_the_disk_and_somebody() {
         let now = 5_000 * MS;
+        let mut quiet = troubles();
+        quiet.set(Place::Disk { node: 0 }, true, now - 300 * MS);
+        assert!(!quiet.justify_end(0, &[1, 2], true, now), "all are heard");
+        assert!(
+            quiet.justify_end(0, &[], true, now),
+            "alone it needs the disk"
+        );
+        assert!(
+            quiet.justify_end(0, &[1, 2], false, now),
+            "not in a new view"
+        );
         let mut troubles = troubles();
-        troubles.set(Place::Node { node: 2 }, true, now - 400 * MS);
         assert!(
             !troubles.justify_end(0, &[1, 2], false, now),
+            "nothing is wrong"
+        );
+        troubles.set(Place::Node { node: 2 }, true, now - 400 * MS);
+        assert!(
+            !troubles.justify_end(0, &[1, 2], true, now),
             "the disk proves it"
+        );
+        assert!(
+            troubles.justify_end(0, &[1, 2], false, now),
+            "an open ballot"
         );
         troubles.set(Place::Disk { node: 0 }, true, now - 300 * MS);
         assert!(
             !troubles.justify_end(0, &[1], true, now),
-            "all members are heard"
-        );
-        assert!(
-            troubles.justify_end(0, &[1], false, now),
-            "not in a new view"
+            "all that are listed are heard"
         );
         assert!(troubles.justify_end(0, &[1, 2], true, now));
-        assert!(
-            troubles.justify_end(0, &[], true, now),
-            "alone it needs the disk"
-        );
     }
 
     #[test]
