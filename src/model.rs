@@ -272,59 +272,94 @@ pub type ClusterId = [u8; 16];
 /// The first 8 bytes of the BLAKE3 hash of a configuration's canonical form.
 pub type ConfigHash = [u8; 8];
 
-/// Arrays of any length for serde, which knows those of up to 32 elements: element after element.
-pub mod whole_array {
+/// Arrays of any length for serde, which knows those of up to 32 elements: a sequence that ends
+/// with the last element that is not the default one.
+pub mod trimmed_array {
     use std::fmt;
     use std::marker::PhantomData;
 
     use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
-    use serde::ser::{Serialize, SerializeTuple, Serializer};
+    use serde::ser::{Serialize, SerializeSeq, Serializer};
 
-    /// Writes all elements.
+    /// Writes what does not follow by itself.
     ///
     /// # Errors
     ///
     /// The serializer's.
-    pub fn serialize<S: Serializer, T: Serialize, const N: usize>(
-        array: &[T; N],
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        let mut tuple = serializer.serialize_tuple(N)?;
-        for element in array {
-            tuple.serialize_element(element)?;
+    pub fn serialize<S, T, const N: usize>(array: &[T; N], serializer: S) -> Result<S::Ok, S::Error>
+    where
+        S: Serializer,
+        T: Serialize + Default + PartialEq,
+    {
+        let blank = T::default();
+        let last = array.iter().rposition(|element| *element != blank);
+        let length = last.map_or(0, |last| last + 1);
+        let mut sequence = serializer.serialize_seq(Some(length))?;
+        for element in &array[..length] {
+            sequence.serialize_element(element)?;
         }
-        tuple.end()
+        sequence.end()
     }
 
-    /// Reads all elements.
+    /// Reads it, and fills up with default elements.
     ///
     /// # Errors
     ///
-    /// The deserializer's, or there are too few elements.
+    /// The deserializer's, or there are too many elements.
     pub fn deserialize<'de, D, T, const N: usize>(deserializer: D) -> Result<[T; N], D::Error>
     where
         D: Deserializer<'de>,
         T: Deserialize<'de> + Copy + Default,
     {
-        deserializer.deserialize_tuple(N, Elements(PhantomData))
+        deserializer.deserialize_seq(Elements(PhantomData))
     }
 
     struct Elements<T, const N: usize>(PhantomData<T>);
 
-    impl<'de, T: Deserialize<'de> + Copy + Default, const N: usize> Visitor<'de> for Elements<T, N> {
+    impl<'de, T, const N: usize> Visitor<'de> for Elements<T, N>
+    where
+        T: Deserialize<'de> + Copy + Default,
+    {
         type Value = [T; N];
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "{N} elements")
+            write!(f, "at most {N} elements")
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<[T; N], A::Error> {
             let mut array = [T::default(); N];
-            for (at, place) in array.iter_mut().enumerate() {
-                let element = elements.next_element()?;
-                *place = element.ok_or_else(|| A::Error::invalid_length(at, &self))?;
+            let mut count = 0;
+            while let Some(element) = elements.next_element()? {
+                let place = array.get_mut(count);
+                *place.ok_or_else(|| A::Error::invalid_length(count, &self))? = element;
+                count += 1;
             }
             Ok(array)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Holder<const N: usize>(#[serde(with = "trimmed_array")] [u32; N]);
+
+    #[test]
+    fn arrays_are_written_up_to_their_last_word() {
+        for (filled, bytes) in [(0, 1), (1, 2), (64, 65)] {
+            let mut array = Holder([0; 64]);
+            array.0[..filled].fill(7);
+            let written = postcard::to_allocvec(&array).unwrap();
+            assert_eq!(written.len(), bytes);
+            assert_eq!(postcard::from_bytes(&written), Ok(array));
+        }
+        let inner = Holder([0, 5, 0]);
+        let written = postcard::to_allocvec(&inner).unwrap();
+        assert_eq!(written, [2, 0, 5]);
+        assert_eq!(postcard::from_bytes(&written), Ok(inner));
+        let too_many = postcard::to_allocvec(&Holder([1; 4])).unwrap();
+        assert!(postcard::from_bytes::<Holder<3>>(&too_many).is_err());
     }
 }

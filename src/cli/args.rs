@@ -16,7 +16,8 @@ use super::help;
     about = "Operates a Standfast cluster from any of its nodes",
     long_about = "Operates a Standfast cluster from any of its nodes.\n\n\
         Standfast keeps tasks running on 2 to 64 servers, and never one task on two at once. \
-        Commands speak with the daemon of this node; `init`, `check`, `disk` and `replay` need no daemon.",
+        Commands speak with the daemon of this node; `init`, `check`, `disk` and `replay` need no \
+        daemon.",
     after_help = TABLE,
     after_long_help = TABLE,
     subcommand_required = true,
@@ -323,9 +324,9 @@ pub struct ConfirmOffArgs {
         standfastd --record /run/standfast.record\n  \
         standfast replay /run/standfast.record\n  \
         standfast replay /run/standfast.record.1 --only all --until 1500\n\n\
-        With --json: {program, node, events, decisions, seconds, end, identical, difference: \
-        {turn, ms, event,\nactions, recorded_actions}, entries}; entries as in `history --json`, \
-        with --only all also turns:\n[{turn, ms, event, actions}].")]
+        With --json: {program, node, events, decisions, bytes, seconds, end, identical, \
+        difference,\nentries}; entries as in `history --json`; difference: {turn, ms, event, \
+        actions, recorded_actions};\nwith --only all also turns: [{turn, ms, event, actions}].")]
 pub struct ReplayArgs {
     /// The record
     pub file: PathBuf,

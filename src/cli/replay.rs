@@ -83,6 +83,7 @@ struct Played {
     started: Instant,
     last: Instant,
     events: u64,
+    bytes: usize,
     entries: Vec<HistoryEntry>,
     turns: Vec<Value>,
     difference: Option<Difference>,
@@ -111,6 +112,7 @@ impl Played {
             started: start.now,
             last: start.now,
             events: 0,
+            bytes: 0,
             entries: Vec::new(),
             turns: Vec::new(),
             difference: None,
@@ -137,6 +139,7 @@ impl Played {
             let Some(turn) = replay.turn().map_err(Stop::Record)? else {
                 break;
             };
+            self.bytes = replay.bytes();
             if args.only == Only::All && args.json {
                 self.turns.push(self.turn_json(&turn));
             } else if args.only == Only::All {
@@ -305,6 +308,7 @@ impl Played {
             "node": self.names.node,
             "events": self.events,
             "decisions": self.entries.len(),
+            "bytes": self.bytes,
             "seconds": self.ms(self.last) / 1e3,
             "end": end,
             "identical": self.difference.is_none(),

@@ -55,10 +55,10 @@ pub struct Frame {
     pub config_revision: u32,
     /// By [`NodeId::index`]: low half of the sequence of the last fresh frame heard from that node,
     /// 0 where there is none. A sender skips the sequences whose low half is 0.
-    #[serde(with = "crate::model::whole_array")]
+    #[serde(with = "crate::model::trimmed_array")]
     pub heard: [u32; NODES_MAX],
     /// By task index: how each task stands on the sender.
-    #[serde(with = "crate::model::whole_array")]
+    #[serde(with = "crate::model::trimmed_array")]
     pub tasks: [TaskReport; TASKS_MAX],
 }
 

@@ -58,8 +58,8 @@ pub const DATA_MAX: usize = DATA.len;
 /// Most packets of a message.
 pub const PARTS_MAX: usize = MESSAGE_MAX.div_ceil(DATA_MAX);
 
-/// One piece of a message. The layout above is what goes over the wire; serde is for records of what
-/// came in.
+/// One piece of a message. The layout above is what goes over the wire; serde is for records of
+/// what came in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Packet {
     /// Whose it is.
@@ -75,7 +75,7 @@ pub struct Packet {
     /// Bytes of the message, at most [`MESSAGE_MAX`].
     total: u16,
     /// Zeros behind what belongs to the message.
-    #[serde(with = "crate::model::whole_array")]
+    #[serde(with = "crate::model::trimmed_array")]
     data: [u8; DATA_MAX],
 }
 
@@ -139,8 +139,8 @@ const fn length_of(total: usize, part: usize) -> usize {
 }
 
 impl Packet {
-    /// Does the part exist in a message of this length? So for each one that was decoded or cut; not
-    /// for each one that serde has made.
+    /// Does the part exist in a message of this length? So for each one that was decoded or cut;
+    /// not for each one that serde has made.
     #[must_use]
     pub const fn makes_sense(&self) -> bool {
         self.total() <= MESSAGE_MAX && self.part() < self.parts()

@@ -58,13 +58,14 @@ pub struct Options {
     pub leave_seconds: u32,
     /// Record all that the core is told, so that `standfast replay FILE` can decide it all again.
     ///
-    /// FILE is to be on tmpfs, as /run is: the core must not wait for a disk. So the record outlives
-    /// the core, however that ends, but not a power cut or reboot. Each life of the core begins a new
-    /// one and keeps that of the life before as FILE.1. It holds frames, commands, names and reasons
-    /// for people; never the cluster's secret.
+    /// FILE is to be on tmpfs, as /run is: the core must not wait for a disk. So the record
+    /// outlives the core, however that ends, but not a power cut or reboot. Each life of the core
+    /// begins a new one and keeps that of the life before as FILE.1. It holds frames, commands,
+    /// names and reasons for people; never the cluster's secret.
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
-    /// Size of the record, which is locked memory; when it is full, recording ends.
+    /// Size of a record, which is locked memory; the one of the life before takes as much again.
+    /// When it is full, recording ends until the core starts anew.
     #[arg(
         long,
         value_name = "MIB",

@@ -26,8 +26,8 @@
 //!
 //! The head is written after the payload. A writer that dies in the middle leaves a head of zero,
 //! so its record ends with the entry before. A record is of fixed size and of one life from its
-//! beginning, because an engine cannot be begun in the middle: when it is full the rest of that life
-//! is not recorded.
+//! beginning, because an engine cannot be begun in the middle: when it is full the rest of that
+//! life is not recorded.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod reader;
@@ -45,8 +45,8 @@ pub use tape::{Tape, TooSmall};
 use crate::engine::{Engine, Setup};
 use crate::time::Instant;
 
-/// Of the layout and of all that is written with serde. To be raised whenever either changes; a test
-/// notices.
+/// Of the layout and of all that is written with serde. To be raised whenever either changes; a
+/// test notices.
 pub const VERSION: u64 = 1;
 
 /// What a record begins with. The line ends show a copy that was taken for text.

@@ -81,6 +81,12 @@ impl<'b> Replay<'b> {
         &self.start
     }
 
+    /// Bytes of the record that were played so far.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.reader.at()
+    }
+
     /// How the record ends, once [`Replay::turn`] has come there.
     #[must_use]
     pub fn end(&self) -> Option<End> {
@@ -104,8 +110,8 @@ impl<'b> Replay<'b> {
         Ok(self.ahead.as_ref().map(|(now, _)| *now))
     }
 
-    /// Plays the next turn; none at the end. After a turn that differs the engines go separate ways,
-    /// and what follows says nothing.
+    /// Plays the next turn; none at the end. After a turn that differs the engines go separate
+    /// ways, and what follows says nothing.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What the real cores were told, with its recorded instants, makes the same engine decide the same.
+//! What the real cores were told, when they were told it, makes an engine decide the same again.
 
 use std::fs::{self, File};
 use std::io;
@@ -83,11 +83,13 @@ fn must_repeat(record: &Path, whose: &str) -> Result<Value, Trouble> {
     let text = String::from_utf8_lossy(&plain.stdout).into_owned();
     let errors = String::from_utf8_lossy(&plain.stderr).into_owned();
     let last = text.lines().last().unwrap_or_default().to_owned();
-    println!("    {whose}: {last}");
     let good = plain.status.success() && last.ends_with(" decisions, identical");
     must(good, format!("{whose}: {errors}{text}"))?;
     let json = command.arg("--json").output().doing("run standfast")?;
     let report: Value = serde_json::from_slice(&json.stdout).doing("read the report")?;
+    let (bytes, seconds) = (report["bytes"].as_f64(), report["seconds"].as_f64());
+    let rate = bytes.unwrap_or(0.0) / seconds.unwrap_or(f64::NAN) / 1024.0;
+    println!("    {whose}: {last}, {rate:.1} KiB a second");
     let many = report["events"].as_u64() > Some(100);
     must(many, format!("{whose}: few events in {report}"))?;
     Ok(report)

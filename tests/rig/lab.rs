@@ -143,8 +143,8 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Formats the disk, boots all nodes and waits until one of them serves and the others are ready
-    /// to.
+    /// Formats the disk, boots all nodes and waits until one of them serves and the others are
+    /// ready to.
     pub(crate) fn boot(&mut self) -> Result<(), Trouble> {
         for node in &mut self.nodes {
             node.power_on()?;

@@ -6,6 +6,7 @@
 //! port                  core.sock, runner's end  -reports--> engine --orders, records----------->
 //! keep                  this node's own record   -kept------> engine --records to keep-------->
 //! engine (main thread)  real-time; publishes lease and grants in the page before anything is done
+//!                       recorder, if asked for: into memory, on this same thread
 //! ```
 //!
 //! Started by the guard and killed with it. What it must not lose when it dies alone stands in the

@@ -173,3 +173,114 @@ impl Recorder {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Timing;
+    use crate::engine::Report;
+    use crate::model::{Incarnation, NodeId};
+    use crate::record::{End, Replay, Verdict};
+    use crate::register::Memory;
+    use crate::time::Span;
+
+    fn setup(start: u32) -> Setup {
+        let me = NodeId::new(1).unwrap();
+        Setup {
+            me,
+            incarnation: Incarnation {
+                boot: [1; 16],
+                start,
+            },
+            cluster: [7; 16],
+            nodes: vec![(me, "a".into())],
+            tasks: Vec::new(),
+            timing: Timing::from_detect(Span::from_ms(500)),
+            config_hash: [1; 8],
+            config_revision: 1,
+            links: 1,
+            seed: 3,
+            first_sequence: 0,
+            resumed: None,
+            watchdog: false,
+            memory: Memory::Pending,
+            networks: 1,
+        }
+    }
+
+    /// A life of so many turns, recorded as the core does it; what the history is to be told.
+    fn life(path: &Path, start: u32, turns: u32, note: &str) -> Vec<Record> {
+        let now = Instant(1_000_000_000);
+        let mut recorder = Recorder::create(path, 1, &setup(start), now).unwrap();
+        let mut engine = Engine::new(setup(start), now);
+        let mut told = Vec::new();
+        for turn in 0..turns {
+            let now = now + Span::from_ms(10).times(turn.into());
+            let event = Event::Report(Report::Note {
+                task: None,
+                class: Class::Info,
+                text: note.to_owned(),
+            });
+            recorder.event(now, &event);
+            engine.handle(now, event);
+            while let Some(action) = engine.poll_action() {
+                recorder.action(&action);
+            }
+            told.extend(recorder.done(now, &engine));
+        }
+        told
+    }
+
+    /// Which life a record is of, how many of its turns were repeated, and how it ends.
+    fn played(path: &Path) -> (u32, u32, Option<End>) {
+        let bytes = fs::read(path).unwrap();
+        let mut replay = Replay::open(&bytes).unwrap();
+        let mut same = 0;
+        while let Some(turn) = replay.turn().unwrap() {
+            same += u32::from(turn.verdict == Verdict::Same);
+        }
+        (replay.start().setup.incarnation.start, same, replay.end())
+    }
+
+    #[test]
+    fn each_life_begins_a_record_and_keeps_that_of_the_life_before() {
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = directory.path().join("record");
+        assert!(life(&path, 1, 10, "one").is_empty());
+        assert_eq!(played(&path), (1, 10, Some(End::Open)));
+        assert!(life(&path, 2, 20, "two").is_empty());
+        assert_eq!(played(&path), (2, 20, Some(End::Open)));
+        assert_eq!(played(&before(&path)), (1, 10, Some(End::Open)));
+        life(&path, 3, 30, "three");
+        assert_eq!(played(&before(&path)).0, 2);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_full_record_is_told_once_and_stays_as_it_is() {
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = directory.path().join("record");
+        let told = life(&path, 1, 200, &"x".repeat(10_000));
+        let [record] = &told[..] else {
+            panic!("{told:?}");
+        };
+        assert!(record.outcome.contains("holds the first 1 s"), "{record:?}");
+        let (_, same, end) = played(&path);
+        assert!((90..110).contains(&same), "{same}");
+        assert_eq!(end, Some(End::Full));
+    }
+
+    #[test]
+    fn a_place_that_is_not_in_memory_is_refused() {
+        let there = tempfile::tempdir_in("/dev/shm").unwrap();
+        assert!(check_place(&there.path().join("record")).is_ok());
+        let wrong = check_place(Path::new("/proc/record")).unwrap_err();
+        assert!(matches!(wrong, PlaceError::NotInMemory { .. }), "{wrong}");
+        assert!(wrong.remedy().contains("/run"));
+        let missing = check_place(&there.path().join("no/record")).unwrap_err();
+        assert!(matches!(missing, PlaceError::Look { .. }), "{missing}");
+        let now = Instant(1);
+        let refused = Recorder::create(Path::new("/proc/record"), 1, &setup(1), now);
+        assert!(matches!(refused, Err(RecorderError::Place(_))));
+    }
+}
