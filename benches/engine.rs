@@ -2,6 +2,7 @@
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 
+#[allow(dead_code, reason = "the pair serves several programs")]
 #[path = "../tests/engine_pair/mod.rs"]
 mod engine_pair;
 

@@ -3,7 +3,7 @@
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use standfast::model::{NodeId, NodeSet};
 use standfast::register::{
-    Ballot, Block, BlockSeen, Event, News, Order, Register, VALUE_MAX, Value,
+    Ballot, Block, BlockSeen, Event, Memory, News, Order, Register, VALUE_MAX, Value,
 };
 use standfast::time::{Instant, Span};
 

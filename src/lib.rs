@@ -10,6 +10,7 @@ pub mod mldc;
 pub mod model;
 pub mod node;
 pub mod object;
+pub mod record;
 pub mod register;
 pub mod storage;
 pub mod time;

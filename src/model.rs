@@ -278,9 +278,79 @@ pub type ClusterId = [u8; 16];
 /// The first 8 bytes of the BLAKE3 hash of a configuration's canonical form.
 pub type ConfigHash = [u8; 8];
 
+/// Arrays of any length for serde, which knows those of up to 32 elements: a sequence that ends
+/// with the last element that is not the default one.
+pub mod trimmed_array {
+    use std::fmt;
+    use std::marker::PhantomData;
+
+    use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+    use serde::ser::{Serialize, SerializeSeq, Serializer};
+
+    /// Writes what does not follow by itself.
+    ///
+    /// # Errors
+    ///
+    /// The serializer's.
+    pub fn serialize<S, T, const N: usize>(array: &[T; N], serializer: S) -> Result<S::Ok, S::Error>
+    where
+        S: Serializer,
+        T: Serialize + Default + PartialEq,
+    {
+        let blank = T::default();
+        let last = array.iter().rposition(|element| *element != blank);
+        let length = last.map_or(0, |last| last + 1);
+        let mut sequence = serializer.serialize_seq(Some(length))?;
+        for element in &array[..length] {
+            sequence.serialize_element(element)?;
+        }
+        sequence.end()
+    }
+
+    /// Reads it, and fills up with default elements.
+    ///
+    /// # Errors
+    ///
+    /// The deserializer's, or there are too many elements.
+    pub fn deserialize<'de, D, T, const N: usize>(deserializer: D) -> Result<[T; N], D::Error>
+    where
+        D: Deserializer<'de>,
+        T: Deserialize<'de> + Copy + Default,
+    {
+        deserializer.deserialize_seq(Elements(PhantomData))
+    }
+
+    struct Elements<T, const N: usize>(PhantomData<T>);
+
+    impl<'de, T, const N: usize> Visitor<'de> for Elements<T, N>
+    where
+        T: Deserialize<'de> + Copy + Default,
+    {
+        type Value = [T; N];
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {N} elements")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<[T; N], A::Error> {
+            let mut array = [T::default(); N];
+            let mut count = 0;
+            while let Some(element) = elements.next_element()? {
+                let place = array.get_mut(count);
+                *place.ok_or_else(|| A::Error::invalid_length(count, &self))? = element;
+                count += 1;
+            }
+            Ok(array)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Holder<const N: usize>(#[serde(with = "trimmed_array")] [u32; N]);
 
     #[test]
     fn a_set_gives_each_member_once_in_rising_order() {
@@ -288,5 +358,22 @@ mod tests {
         assert_eq!(ids(NodeSet::EMPTY), [0u8; 0]);
         assert_eq!(ids(NodeSet(1 << 63 | 1 << 5 | 1)), [1, 6, 64]);
         assert_eq!(ids(NodeSet(u64::MAX)), (1..=64).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn arrays_are_written_up_to_their_last_word() {
+        for (filled, bytes) in [(0, 1), (1, 2), (64, 65)] {
+            let mut array = Holder([0; 64]);
+            array.0[..filled].fill(7);
+            let written = postcard::to_allocvec(&array).unwrap();
+            assert_eq!(written.len(), bytes);
+            assert_eq!(postcard::from_bytes(&written), Ok(array));
+        }
+        let inner = Holder([0, 5, 0]);
+        let written = postcard::to_allocvec(&inner).unwrap();
+        assert_eq!(written, [2, 0, 5]);
+        assert_eq!(postcard::from_bytes(&written), Ok(inner));
+        let too_many = postcard::to_allocvec(&Holder([1; 4])).unwrap();
+        assert!(postcard::from_bytes::<Holder<3>>(&too_many).is_err());
     }
 }

@@ -14,7 +14,7 @@ const LINE_LETTERS_MAX: usize = 100;
 const README_LINES_MAX: usize = 200;
 
 /// What each part of `src` may use of the others; a part may always use itself.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("time", &[]),
     ("model", &[]),
     ("frame", &["model"]),
@@ -25,6 +25,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
         "engine",
         &["config", "frame", "mldc", "model", "register", "time"],
     ),
+    ("record", &["engine", "model", "time"]),
     ("storage", &["config", "frame", "model", "register", "time"]),
     (
         "link",
@@ -36,23 +37,23 @@ const LAYERS: [(&str, &[&str]); 13] = [
     (
         "node",
         &[
-            "config", "engine", "frame", "link", "mldc", "model", "object", "register", "storage",
-            "time",
+            "config", "engine", "frame", "link", "mldc", "model", "object", "record", "register",
+            "storage", "time",
         ],
     ),
     (
         "cli",
         &[
-            "config", "engine", "frame", "link", "model", "node", "object", "register", "storage",
-            "time",
+            "config", "engine", "frame", "link", "model", "node", "object", "record", "register",
+            "storage", "time",
         ],
     ),
     ("bin", &["cli", "config", "node", "object"]),
 ];
 
 /// Parts that know no clock, socket, thread, file or random source.
-const PURE: [&str; 7] = [
-    "time", "model", "frame", "mldc", "config", "register", "engine",
+const PURE: [&str; 8] = [
+    "time", "model", "frame", "mldc", "config", "register", "engine", "record",
 ];
 
 /// What a pure part may not even name.

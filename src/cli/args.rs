@@ -16,7 +16,8 @@ use super::help;
     about = "Operates a Standfast cluster from any of its nodes",
     long_about = "Operates a Standfast cluster from any of its nodes.\n\n\
         Standfast keeps tasks running on 2 to 64 servers, and never one task on two at once. \
-        Commands speak with the daemon of this node; `init`, `check` and `disk` need no daemon.",
+        Commands speak with the daemon of this node; `init`, `check`, `disk` and `replay` need no \
+        daemon.",
     after_help = TABLE,
     after_long_help = TABLE,
     subcommand_required = true,
@@ -100,6 +101,9 @@ pub enum Command {
     /// Vouch that a node is switched off
     #[command(long_about = help::CONFIRM_OFF)]
     ConfirmOff(ConfirmOffArgs),
+    /// Decide a recorded run again and compare
+    #[command(long_about = help::REPLAY)]
+    Replay(ReplayArgs),
 }
 
 /// `init`.
@@ -312,6 +316,38 @@ pub struct ConfirmOffArgs {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+}
+
+/// `replay`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+        standfastd --record /run/standfast.record\n  \
+        standfast replay /run/standfast.record\n  \
+        standfast replay /run/standfast.record.1 --only all --until 1500\n\n\
+        With --json: {program, node, events, decisions, bytes, seconds, end, identical, \
+        difference,\nentries}; entries as in `history --json`; difference: {turn, ms, event, \
+        actions, recorded_actions};\nwith --only all also turns: [{turn, ms, event, actions}].")]
+pub struct ReplayArgs {
+    /// The record
+    pub file: PathBuf,
+    /// Print one JSON object instead
+    #[arg(long)]
+    pub json: bool,
+    /// Play only so many milliseconds of it
+    #[arg(long, value_name = "MS")]
+    pub until: Option<u64>,
+    /// What to print
+    #[arg(long, value_enum, value_name = "WHAT", default_value_t = Only::Records)]
+    pub only: Only,
+}
+
+/// What `replay` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Only {
+    /// Decisions, as `history` does
+    Records,
+    /// Every event with what the engine wants done, too
+    All,
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {

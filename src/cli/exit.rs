@@ -23,6 +23,8 @@ pub enum Exit {
     Late = 5,
     /// A file, a disk or the daemon failed.
     Failed = 6,
+    /// A recorded run was not repeated: the engine decided otherwise.
+    Differs = 7,
 }
 
 /// The table at the end of `standfast --help`.
@@ -34,7 +36,8 @@ Exit codes:
   3  the daemon does not run on this node
   4  refused, with the reason and what to do instead; nothing was changed
   5  not done in time; it may still happen: look with `standfast status`
-  6  a file, a disk or the daemon failed";
+  6  a file, a disk or the daemon failed
+  7  `replay` decided otherwise than was recorded";
 
 /// Why a command did not come to its end.
 #[derive(Debug, thiserror::Error)]

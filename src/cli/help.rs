@@ -55,3 +55,14 @@ pub(super) const SHOW: &str = "\
 Shows what the cluster's area on a disk holds: header, what each node wrote last, the \
 register's newest view in words, and all that is damaged. Reads only. Exits with 1 if anything \
 is wrong.";
+
+/// `replay`.
+pub(super) const REPLAY: &str = "\
+Decides a recorded run again and compares.\n\n\
+A daemon that was started with --record keeps all that its core is told, with the instants. This \
+command tells the same to the same engine and prints what it decides: the same records as in \
+`history`, at times since the core's start. It touches nothing, needs no daemon and no \
+configuration, and may read a record that is still being written.\n\n\
+Exits with 0 if every turn decided what was recorded, and with 7 if one did not, which is named: \
+then another program made the record, or there is a mistake in this one. A record tells names of \
+nodes and tasks, commands and the reasons that objects gave; the cluster's secret is not in it.";

@@ -220,7 +220,7 @@ fn decision(names: &Names, entry: &HistoryEntry, out: &mut dyn Write) -> io::Res
     line("done", &names::in_alarm(names, &record.outcome))
 }
 
-fn subject(names: &Names, entry: &HistoryEntry) -> String {
+pub(super) fn subject(names: &Names, entry: &HistoryEntry) -> String {
     let task = entry.record.task.map(|task| names::of_task(names, task));
     let node = entry.record.node.map(|node| names::of_node(names, node));
     match (task, node) {
@@ -230,7 +230,7 @@ fn subject(names: &Names, entry: &HistoryEntry) -> String {
     }
 }
 
-fn said(names: &Names, entry: &HistoryEntry) -> String {
+pub(super) fn said(names: &Names, entry: &HistoryEntry) -> String {
     let record = &entry.record;
     let mut text = names::in_alarm(names, &record.outcome);
     if !record.trigger.is_empty() {
@@ -242,7 +242,7 @@ fn said(names: &Names, entry: &HistoryEntry) -> String {
     text
 }
 
-fn entry_json(names: &Names, entry: &HistoryEntry) -> Value {
+pub(super) fn entry_json(names: &Names, entry: &HistoryEntry) -> Value {
     let record = &entry.record;
     json!({
         "time": entry.time,
@@ -279,7 +279,7 @@ fn why_json(
     })
 }
 
-const fn class(class: Class) -> &'static str {
+pub(super) const fn class(class: Class) -> &'static str {
     match class {
         Class::Info => "info",
         Class::Notice => "notice",

@@ -7,6 +7,7 @@
 //! ```text
 //! args, help    what can be typed, and the lesson that goes with it
 //! init, check + facts, disk + view    without a daemon
+//! replay                              from a record alone
 //! status + picture, history, order    through the control socket
 //! words, table, names                 how things are said
 //! ```
@@ -24,6 +25,7 @@ mod names;
 mod order;
 mod picture;
 mod question;
+mod replay;
 mod status;
 mod table;
 mod view;
@@ -77,6 +79,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
         Command::Standby(args) => order::standby(places, args, out),
         Command::Online(args) => order::online(places, args, out),
         Command::ConfirmOff(args) => order::confirm_off(places, args, out),
+        Command::Replay(args) => replay::run(args, out),
     }
 }
 

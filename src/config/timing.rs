@@ -7,6 +7,8 @@
 //!
 //! `h = D/10`, `S = 4h`, `C = 1h`, `L = 4h`, `G = 1h`; the sum is `D` and the constructor holds it.
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::Span;
 
 /// Smallest `detect` that can be written down: below it the kernel's timers and one disk write no
@@ -21,7 +23,7 @@ pub const DETECT_MAX: Span = Span::from_ms(60_000);
 pub const RETRY_MAX: Span = Span::from_ms(60_000);
 
 /// All derived times.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timing {
     /// `D`: silence after which a node's tasks may run elsewhere.
     pub detect: Span,

@@ -16,7 +16,7 @@ use crate::register::{Block, BlockSeen, Memory, Order as DiskOrder};
 use crate::time::Instant;
 
 /// A fact the engine is told. By value, frame and all: a box would be an allocation for each frame.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(clippy::large_enum_variant)]
 pub enum Event {
     /// Nothing happened but time; also what the caller uses to reach `poll_timeout`.
@@ -117,7 +117,7 @@ pub enum Event {
 
 /// What the engine wants done. The caller does it and reports; the engine never waits. By value, as
 /// events are.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(clippy::large_enum_variant)]
 pub enum Action {
     /// Send this frame on every link, with the link's own number in it.

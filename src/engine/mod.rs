@@ -41,6 +41,8 @@ pub use view::{
     After, Cause, EvictReason, Eviction, Member, Standing, TaskRecord, View, ViewError,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::Timing;
 use crate::mldc::PARTS_MAX;
 use crate::model::{
@@ -56,7 +58,7 @@ use quorum::Mail;
 use tasks::Local;
 
 /// What an engine is made from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Setup {
     /// This node.
     pub me: NodeId,
@@ -92,7 +94,7 @@ pub struct Setup {
 }
 
 /// What an earlier core of this life left to its successor.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resumed {
     /// Its lease, still good for what runs.
     pub lease_deadline: Instant,
@@ -101,7 +103,7 @@ pub struct Resumed {
 }
 
 /// A task as the engine sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskSetup {
     /// Its name.
     pub name: String,

@@ -28,8 +28,9 @@ pub use tag::Keyring;
 
 use crate::model::{ClusterId, ConfigHash, Incarnation, NODES_MAX, NodeId, TASKS_MAX, TaskState};
 
-/// What one node tells all others at every heartbeat.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What one node tells all others at every heartbeat. [`layout`] is what goes over the wire; serde
+/// is for records of what came in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frame {
     /// The cluster it belongs to.
     pub cluster: ClusterId,
@@ -54,8 +55,10 @@ pub struct Frame {
     pub config_revision: u32,
     /// By [`NodeId::index`]: low half of the sequence of the last fresh frame heard from that node,
     /// 0 where there is none. A sender skips the sequences whose low half is 0.
+    #[serde(with = "crate::model::trimmed_array")]
     pub heard: [u32; NODES_MAX],
     /// By task index: how each task stands on the sender.
+    #[serde(with = "crate::model::trimmed_array")]
     pub tasks: [TaskReport; TASKS_MAX],
 }
 

@@ -28,6 +28,8 @@
 //! Every packet but the last is full, so `parts` and `length` follow from `total` and `part`; a
 //! packet in which they do not is refused. What is zero is covered by the tag but not judged.
 
+use serde::{Deserialize, Serialize};
+
 use super::MESSAGE_MAX;
 use crate::frame::layout::{
     BOOT, CLUSTER, FRAME_LEN, Field, KIND, LINK, MAGIC_AT, SENDER, START, TAG, VERSION_AT, tiles,
@@ -56,8 +58,9 @@ pub const DATA_MAX: usize = DATA.len;
 /// Most packets of a message.
 pub const PARTS_MAX: usize = MESSAGE_MAX.div_ceil(DATA_MAX);
 
-/// One piece of a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One piece of a message. The layout above is what goes over the wire; serde is for records of
+/// what came in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Packet {
     /// Whose it is.
     pub origin: Origin,
@@ -72,11 +75,12 @@ pub struct Packet {
     /// Bytes of the message, at most [`MESSAGE_MAX`].
     total: u16,
     /// Zeros behind what belongs to the message.
+    #[serde(with = "crate::model::trimmed_array")]
     data: [u8; DATA_MAX],
 }
 
 /// Who sends a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The cluster.
     pub cluster: ClusterId,
@@ -135,6 +139,13 @@ const fn length_of(total: usize, part: usize) -> usize {
 }
 
 impl Packet {
+    /// Does the part exist in a message of this length? So for each one that was decoded or cut;
+    /// not for each one that serde has made.
+    #[must_use]
+    pub const fn makes_sense(&self) -> bool {
+        self.total() <= MESSAGE_MAX && self.part() < self.parts()
+    }
+
     /// Position in the message, 0 to one less than [`Packet::parts`].
     #[must_use]
     pub const fn part(&self) -> usize {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use nix::sys::signal::SigSet;
+use standfast_sys::sentence;
 
 use super::options::{Options, Role};
 use super::{core, guard, runner};
@@ -72,6 +73,12 @@ pub fn run(options: &Options) -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
+    if let (Role::Guard, Some(record)) = (options.role, &options.record)
+        && let Err(error) = core::check_place(record)
+    {
+        eprintln!("{}\n  help: {}", sentence(&error), error.remedy());
+        return ExitCode::from(EXIT_CONFIG);
+    }
     match options.role {
         Role::Guard => guard::run(options, &config, &text),
         Role::Core => core::run(options, &config),

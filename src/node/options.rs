@@ -56,6 +56,23 @@ pub struct Options {
     /// added to it.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub leave_seconds: u32,
+    /// Record all that the core is told, so that `standfast replay FILE` can decide it all again.
+    ///
+    /// FILE is to be on tmpfs, as /run is: the core must not wait for a disk. So the record
+    /// outlives the core, however that ends, but not a power cut or reboot. Each life of the core
+    /// begins a new one and keeps that of the life before as FILE.1. It holds frames, commands,
+    /// names and reasons for people; never the cluster's secret.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Size of a record, which is locked memory; the one of the life before takes as much again.
+    /// When it is full, recording ends until the core starts anew.
+    #[arg(
+        long,
+        value_name = "MIB",
+        default_value_t = 64,
+        value_parser = clap::value_parser!(u32).range(1..=1024)
+    )]
+    pub record_mib: u32,
     /// Which process to be; for the guard's own use.
     #[arg(long, value_enum, default_value_t = Role::Guard, hide = true)]
     pub role: Role,
@@ -99,6 +116,10 @@ impl Options {
         add("--state-dir", self.state_dir.clone().into());
         add("--boot-id", self.boot_id.clone().into());
         add("--leave-seconds", self.leave_seconds.to_string().into());
+        if let Some(record) = &self.record {
+            add("--record", record.into());
+            add("--record-mib", self.record_mib.to_string().into());
+        }
         let role = match role {
             Role::Guard => "guard",
             Role::Core => "core",
@@ -130,6 +151,10 @@ mod tests {
             "/r",
             "--leave-seconds",
             "7",
+            "--record",
+            "/r/record",
+            "--record-mib",
+            "3",
         ];
         let options = Options::parse_from(given);
         assert_eq!(options.role, Role::Guard);

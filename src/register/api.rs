@@ -1,5 +1,7 @@
 //! What goes into the register and what comes out: plain data, no behaviour.
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{NodeId, NodeSet};
 use crate::time::Instant;
 
@@ -11,7 +13,7 @@ use super::{Block, Message, Value};
 /// A block is kept in two copies, written in turn (`writes` odd and even). A reader that finds one
 /// copy invalid must read the pair once more and take the valid copy of *that* read: otherwise a
 /// read that overlaps two writes could show content older than its own beginning.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BlockSeen {
     /// Formatted and never written.
     #[default]
@@ -78,7 +80,7 @@ pub enum Event<'a> {
 }
 
 /// What the node's own file said at the start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Memory {
     /// It has not said anything yet: [`Event::Remembered`] will tell.
     #[default]
@@ -95,7 +97,7 @@ pub enum Memory {
 }
 
 /// What to do on the disk. At most one of each is under way.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
     /// Begin a read of all blocks now. Any read begun after the order was polled answers it, so the
     /// heartbeat's next read may serve; after a failure or an unlucky overlap it is ordered again.

@@ -1,10 +1,12 @@
 //! What the register holds and how a change of it is numbered.
 
+use serde::{Deserialize, Serialize};
+
 /// Largest encoded view: with the block's own fields it fits one 4 KiB slot at 64 nodes, 64 tasks.
 pub const VALUE_MAX: usize = 3584;
 
 /// One version of the register's content. Epochs of decided values rise by exactly one.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Value {
     /// Number of this version; 0 means never written.
     pub epoch: u64,
@@ -23,7 +25,9 @@ impl Value {
 }
 
 /// A proposal's number: unique to its proposer, ordered by counter, then node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Ballot(pub u64);
 
 impl Ballot {
@@ -58,7 +62,7 @@ impl Ballot {
 
 /// A node's own block on a register disk: what Disk Paxos calls `mbal`, `bal`, `inp`. Only its node
 /// writes it, at most one write at a time; everybody reads it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Block {
     /// Counts this node's writes of the block, so that of two copies the newer one is known.
     pub writes: u64,

@@ -2,5 +2,9 @@
 
 mod daemon;
 mod disk;
+#[allow(dead_code, reason = "the pair serves several programs")]
+#[path = "../engine_pair/mod.rs"]
+mod engine_pair;
 mod files;
+mod replay;
 mod rig;

@@ -1,16 +1,40 @@
 //! Two engines that were brought into one view by hand, with an instant disk and no network but
 //! this file: the first runs all tasks, and its turns are what is measured.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use standfast::config::Timing;
 use standfast::engine::{Action, Engine, Event, Found, Order, Report, Setup, TaskSetup};
 use standfast::frame::Frame;
 use standfast::model::{Incarnation, NodeId, TASKS_MAX};
+use standfast::record::{Start, Tape};
 use standfast::register::{BlockSeen, Order as DiskOrder};
 use standfast::time::{Instant, Span};
+
+/// A record of a run, in memory of this process.
+struct Record {
+    words: Vec<AtomicU64>,
+    tape: Tape,
+}
+
+impl Record {
+    fn begin(id: u8, now: Instant, words: usize) -> Record {
+        let words: Vec<AtomicU64> = (0..words).map(|_| AtomicU64::new(0)).collect();
+        let (program, setup) = ("test".into(), setup(id));
+        let start = Start {
+            program,
+            setup,
+            now,
+        };
+        let tape = Tape::begin(&words, &start).expect("room for the beginning");
+        Record { words, tape }
+    }
+}
 
 /// Both engines, the disk, and the one clock.
 pub(crate) struct Pair {
     engines: [Engine; 2],
+    records: Option<[Record; 2]>,
     blocks: Vec<BlockSeen>,
     frames: [Option<Frame>; 2],
     now: Instant,
@@ -20,7 +44,8 @@ fn node(id: u8) -> NodeId {
     NodeId::new(id).expect("1 or 2")
 }
 
-fn setup(id: u8) -> Setup {
+/// What the engine of node 1 or 2 is made from.
+pub(crate) fn setup(id: u8) -> Setup {
     let task = |index| TaskSetup {
         name: format!("task{index}"),
         nodes: vec![node(1), node(2)],
@@ -51,9 +76,19 @@ fn setup(id: u8) -> Setup {
 impl Pair {
     /// A pair in which the first node runs every task and nothing is left to be done.
     pub(crate) fn settled() -> Pair {
+        Pair::settle(None)
+    }
+
+    /// The same, and what both were told is recorded, in so many words each.
+    pub(crate) fn recorded(words: usize) -> Pair {
+        Pair::settle(Some(words))
+    }
+
+    fn settle(record_words: Option<usize>) -> Pair {
         let now = Instant(1_000_000_000);
         let mut pair = Pair {
             engines: [Engine::new(setup(1), now), Engine::new(setup(2), now)],
+            records: record_words.map(|words| [1, 2].map(|id| Record::begin(id, now, words))),
             blocks: vec![BlockSeen::Blank; 2],
             frames: [None, None],
             now,
@@ -101,10 +136,38 @@ impl Pair {
     }
 
     fn tell(&mut self, i: usize, event: Event) {
-        self.engines[i].handle(self.now, event);
-        while let Some(action) = self.engines[i].poll_action() {
+        let mut actions = Vec::new();
+        self.turn(i, event, |action| actions.push(action));
+        for action in actions {
             self.perform(i, action);
         }
+    }
+
+    /// One turn, recorded as the core does it.
+    fn turn(&mut self, i: usize, event: Event, mut act: impl FnMut(Action)) {
+        let mut record = self.records.as_mut().map(|records| &mut records[i]);
+        if let Some(Record { words, tape }) = &mut record {
+            tape.event(words, self.now, &event);
+        }
+        self.engines[i].handle(self.now, event);
+        while let Some(action) = self.engines[i].poll_action() {
+            if let Some(Record { tape, .. }) = &mut record {
+                tape.action(&action);
+            }
+            act(action);
+        }
+        if let Some(Record { words, tape }) = &mut record {
+            tape.done(words, &self.engines[i]);
+        }
+    }
+
+    /// What was recorded of a node; none of it may have been left out.
+    pub(crate) fn record(&self, i: usize) -> Vec<u8> {
+        let records = self.records.as_ref().expect("a recorded pair");
+        let Record { words, tape } = &records[i];
+        assert!(!tape.is_full(), "more words are needed");
+        let words = words.iter().map(|word| word.load(Ordering::Relaxed));
+        words.flat_map(u64::to_le_bytes).collect()
     }
 
     fn perform(&mut self, i: usize, action: Action) {
@@ -142,11 +205,12 @@ impl Pair {
 
     /// One turn of the first node on that frame, with all that it wants done fetched.
     pub(crate) fn take(&mut self, frame: Frame) {
-        self.engines[0].handle(self.now, Event::Frame { link: 0, frame });
-        while let Some(action) = self.engines[0].poll_action() {
+        let mut sent = None;
+        self.turn(0, Event::Frame { link: 0, frame }, |action| {
             if let Action::Send(frame) = action {
-                self.frames[0] = Some(frame);
+                sent = Some(frame);
             }
-        }
+        });
+        self.frames[0] = sent.or(self.frames[0].take());
     }
 }

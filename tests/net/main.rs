@@ -26,6 +26,7 @@ mod deaths;
 mod interrupts;
 mod moves;
 mod processes;
+mod replays;
 mod starts;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -207,6 +208,7 @@ fn main() -> ExitCode {
         processes::scenarios(),
         starts::scenarios(),
         interrupts::scenarios(),
+        replays::scenarios(),
     ];
     let all: Vec<Scenario> = groups.into_iter().flatten().collect();
     let (chosen, others): (Vec<_>, Vec<_>) = all.iter().partition(|one| choice.takes(one));

@@ -36,7 +36,12 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 /// Waits until a role has another process than before.
-fn replaced(lab: &Lab, node: usize, role: Role, before: nix::unistd::Pid) -> Result<(), Trouble> {
+pub(crate) fn replaced(
+    lab: &Lab,
+    node: usize,
+    role: Role,
+    before: nix::unistd::Pid,
+) -> Result<(), Trouble> {
     let what = format!("a new {role:?} on node {}", lab.name(node));
     eventually(&what, PATIENCE, || {
         let now = lab.nodes[node].pid(role).ok()?;

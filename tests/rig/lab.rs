@@ -139,15 +139,21 @@ impl Lab {
     /// the others are ready to.
     pub(crate) fn start(wish: Wish) -> Result<Lab, Trouble> {
         let mut lab = Lab::build(wish)?;
-        for node in &mut lab.nodes {
+        lab.boot()?;
+        Ok(lab)
+    }
+
+    /// Formats the disk, boots all nodes and waits until one of them serves and the others are
+    /// ready to.
+    pub(crate) fn boot(&mut self) -> Result<(), Trouble> {
+        for node in &mut self.nodes {
             node.power_on()?;
         }
-        lab.format_disk()?;
-        for node in &mut lab.nodes {
+        self.format_disk()?;
+        for node in &mut self.nodes {
             node.start_daemon()?;
         }
-        lab.settle()?;
-        Ok(lab)
+        self.settle().map(drop)
     }
 
     /// Writes the configuration of all nodes anew.

@@ -59,6 +59,8 @@ pub(crate) struct Node {
     /// Position among the nodes.
     pub(crate) index: usize,
     pub(crate) disk: LoopDevice,
+    /// Options of the daemon besides those that every lab needs.
+    pub(crate) options: Vec<String>,
     directory: PathBuf,
     software: Software,
     service: Service,
@@ -107,6 +109,7 @@ impl Node {
             name,
             index,
             disk,
+            options: Vec::new(),
             directory,
             software,
             service,
@@ -205,7 +208,7 @@ impl Node {
             .doing("open a log")?;
         let again = log.try_clone().doing("open a log")?;
         let mut command = self.software.daemon(self.machine()?, name)?;
-        command.stdout(log).stderr(again);
+        command.args(&self.options).stdout(log).stderr(again);
         begin(command, "the daemon")
     }
 

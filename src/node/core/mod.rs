@@ -6,6 +6,7 @@
 //! port                  core.sock, runner's end  -reports--> engine --orders, records----------->
 //! keep                  this node's own record   -kept------> engine --records to keep-------->
 //! engine (main thread)  real-time; publishes lease and grants in the page before anything is done
+//!                       recorder, if asked for: into memory, on this same thread
 //! ```
 //!
 //! Started by the guard and killed with it. What it must not lose when it dies alone stands in the
@@ -14,6 +15,7 @@
 
 mod keep;
 mod port;
+mod recorder;
 mod start;
 
 use std::process::ExitCode;
@@ -34,6 +36,8 @@ use crate::node::page::word;
 use crate::time::{Instant, Span};
 use keep::Keep;
 use port::{Port, Request};
+use recorder::Recorder;
+pub use recorder::{PlaceError, check_place};
 pub use start::StartError;
 
 /// Events that may wait for the engine, some hundred kilobytes of locked memory. Links drop frames
@@ -66,6 +70,7 @@ struct Core {
     requests: Receiver<Request>,
     port: Port,
     keep: Keep,
+    recorder: Option<Recorder>,
     links: Vec<LinkHandle>,
     disk: usize,
     tasks: usize,
@@ -98,7 +103,9 @@ impl Core {
             .map_err(StartError::Port)?;
         let (links, disk) = start::links(config, &setup, &keyring, &sender)?;
         start::tell_scheduling(&port);
-        let engine = Engine::new(setup, now());
+        let now = now();
+        let recorder = start::recorder(options, &setup, now, &port);
+        let engine = Engine::new(setup, now);
         page.words()[word::CORE_STARTS].fetch_add(1, Ordering::Relaxed);
         page.words()[word::CORE_PID].store(u64::from(std::process::id()), Ordering::Relaxed);
         let revocations = page.words()[word::REVOCATIONS].load(Ordering::Acquire);
@@ -109,6 +116,7 @@ impl Core {
             requests,
             port,
             keep,
+            recorder,
             links,
             disk,
             tasks,
@@ -137,10 +145,28 @@ impl Core {
     }
 
     fn turn(&mut self, event: Event) {
-        self.engine.handle(now(), event);
+        let now = now();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.event(now, &event);
+        }
+        self.engine.handle(now, event);
         self.publish();
         while let Some(action) = self.engine.poll_action() {
+            if let Some(recorder) = &mut self.recorder {
+                recorder.action(&action);
+            }
             self.perform(action);
+        }
+        self.end_of_turn(now);
+    }
+
+    /// What a recorder wants to know last. One that is full is told about once.
+    fn end_of_turn(&mut self, now: Instant) {
+        let Some(recorder) = &mut self.recorder else {
+            return;
+        };
+        if let Some(farewell) = recorder.done(now, &self.engine) {
+            self.port.send(ToRunner::Record(farewell));
         }
     }
 

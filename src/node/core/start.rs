@@ -6,11 +6,13 @@ use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Sender;
 use standfast_sys::realtime::{self, Outcome};
+use standfast_sys::sentence;
 use standfast_sys::sharedpage::SharedPage;
 use thiserror::Error;
 
 use super::keep::Keep;
 use super::port::Port;
+use super::recorder::Recorder;
 use super::{PRIORITY, become_realtime_thread, now};
 use crate::config::{Config, LinkKind, WatchdogSource};
 use crate::engine::{Class, Event, Record, Resumed, Setup, TaskSetup};
@@ -141,6 +143,23 @@ pub(super) fn keep(
         keyring: keyring.clone(),
     };
     Keep::spawn(path, owner, events.clone()).map_err(StartError::Keep)
+}
+
+/// The recorder, if one is asked for. Without it the node works as well: a refusal is only told.
+pub(super) fn recorder(
+    options: &Options,
+    setup: &Setup,
+    now: Instant,
+    port: &Port,
+) -> Option<Recorder> {
+    let path = options.record.as_deref()?;
+    match Recorder::create(path, options.record_mib, setup, now) {
+        Ok(recorder) => Some(recorder),
+        Err(error) => {
+            warn(port, format!("no record: {}", sentence(&error)));
+            None
+        }
+    }
 }
 
 /// Which of this node's links are networks, bit by position.
