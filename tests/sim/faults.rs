@@ -135,7 +135,7 @@ impl World {
             Part::Core => self.core_dies(node, span),
             Part::Runner => self.runner_dies(node, span),
             Part::Guard | Part::Node => {
-                if self.nodes[node].on && self.nodes[node].engine.is_some() {
+                if self.nodes[node].on && self.nodes[node].guard.is_some() {
                     self.daemon_dies(node);
                     let (power, core) = (self.nodes[node].power_life, self.nodes[node].core_life);
                     self.after(span, node, Ev::DaemonStarts { power, core });
