@@ -266,7 +266,7 @@ impl World {
             return;
         };
         // What hangs has been done already, or is done when the hang is over.
-        if until > self.now && id % 2 == 0 {
+        if until > self.now && id.is_multiple_of(2) {
             self.after(until - self.now, i, Ev::WriteLands { write: id });
             return;
         }
