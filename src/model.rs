@@ -355,7 +355,7 @@ mod tests {
     #[test]
     fn a_set_gives_each_member_once_in_rising_order() {
         let ids = |set: NodeSet| set.iter().map(NodeId::number).collect::<Vec<_>>();
-        assert_eq!(ids(NodeSet::EMPTY), [0u8; 0]);
+        assert!(ids(NodeSet::EMPTY).is_empty());
         assert_eq!(ids(NodeSet(1 << 63 | 1 << 5 | 1)), [1, 6, 64]);
         assert_eq!(ids(NodeSet(u64::MAX)), (1..=64).collect::<Vec<u8>>());
     }

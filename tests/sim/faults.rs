@@ -64,7 +64,7 @@ impl World {
                 self.deliver(node, In::Other(Event::Leave));
             }
             Strike::Drift { node, span } => self.drift(node, span),
-            Strike::Rate { node, ppm } => self.nodes[node].clock.run(self.now, ppm),
+            Strike::Rate { node, ppm } => self.set_rate(node, ppm),
             // Nothing in the world reads a wall clock: see `checks::s8`.
             Strike::WallStep { .. } => {}
             Strike::Twin { node } => self.twin(node),
@@ -204,6 +204,13 @@ impl World {
         self.troubles.set(place, !up, self.now);
         let (link, reason) = (link as u8, "carrier".to_owned());
         self.deliver(i, In::Other(Event::LinkState { link, up, reason }));
+    }
+
+    fn set_rate(&mut self, i: usize, ppm: i64) {
+        // A clock that stands still has no rate.
+        if self.nodes[i].frozen_since.is_none() {
+            self.nodes[i].clock.run(self.now, ppm);
+        }
     }
 
     fn set_flaw(&mut self, i: usize, task: usize, flaw: Flaw, on: bool) {

@@ -228,7 +228,7 @@ fn the_same_seed_tells_the_same_story() {
 #[test]
 fn swarm() {
     silence_expected_panics();
-    let everyday = if cfg!(debug_assertions) { 50 } else { 2_000 };
+    let everyday = if cfg!(debug_assertions) { 50 } else { 10_000 };
     let count = number("SIM_SEEDS").unwrap_or(everyday);
     let first = number("SIM_FIRST").unwrap_or(0);
     let survey = std::env::var_os("SIM_SURVEY").is_some();
