@@ -128,7 +128,7 @@ impl Troubles {
         spells.any(|(place, from, to)| place == Place::Node { node } && from <= now && to >= begin)
     }
 
-    /// Longest time in the window in which `bad` held without a break.
+    /// Longest time in the window in which `bad` held without a break of a heartbeat.
     fn longest(&self, asked: u64, now: u64, about: &[usize], bad: impl Fn(&Moment) -> bool) -> u64 {
         let begin = asked.saturating_sub(self.window);
         let of = |place: &Place| match *place {
@@ -148,7 +148,7 @@ impl Troubles {
         edges.retain(|edge| (begin..=now).contains(edge));
         edges.sort_unstable();
         edges.dedup();
-        let (mut longest, mut since) = (0, None);
+        let (mut longest, mut since, mut until) = (0, 0, None);
         for pair in edges.windows(2) {
             let at = pair[0];
             let moment = Moment {
@@ -162,9 +162,12 @@ impl Troubles {
                     .collect(),
             };
             if bad(&moment) {
-                longest = longest.max(pair[1] - *since.get_or_insert(at));
-            } else {
-                since = None;
+                // Frames come once in a heartbeat: none need come in a shorter break.
+                if until.is_none_or(|until| at - until >= self.shortest) {
+                    since = at;
+                }
+                until = Some(pair[1]);
+                longest = longest.max(pair[1] - since);
             }
         }
         longest
@@ -378,7 +381,11 @@ impl World {
         let lately = self.checks.decided.values().rev();
         let lately = lately.take_while(|known| known.at + window > self.now);
         let lately = lately.map(|known| known.before.0 | known.view.listed().0);
-        let others = NodeSet(lately.fold(view.listed().0, |all, listed| all | listed));
+        let others = if view.listed().without(node.id).is_empty() {
+            NodeSet::EMPTY
+        } else {
+            NodeSet(lately.fold(view.listed().0, |all, listed| all | listed))
+        };
         let others = others.without(node.id);
         let others: Vec<usize> = others.iter().map(|other| other.index()).collect();
         let listed = view.listed();
