@@ -61,7 +61,7 @@ impl Engine {
         while let Some(first) = self
             .commands
             .front()
-            .filter(|first| self.now >= first.deadline)
+            .filter(|first| self.now >= first.deadline || self.register.halted().is_some())
         {
             let request = first.request;
             self.commands.pop_front();

@@ -4,6 +4,7 @@
 //! configured node must agree, over the networks; so a lost disk costs no command as long as all
 //! nodes are there. What was agreed without the disk is told to whoever cannot read it there.
 
+use super::snapshot::trouble_words;
 use super::{Action, Class, Engine};
 use crate::frame::Flags;
 use crate::mldc::{Assembler, Origin, Packet, split};
@@ -31,7 +32,8 @@ impl Engine {
 
     /// Can a change of the view be decided at all, as far as can be seen from here?
     pub(super) fn can_change(&self) -> bool {
-        self.read_ok || (self.is_member() && self.missing_voters().is_empty())
+        let all = || self.is_member() && self.missing_voters().is_empty();
+        self.register.halted().is_none() && (self.read_ok || all())
     }
 
     /// Nodes that would have to agree to a change without the disk, and cannot now.
@@ -163,6 +165,9 @@ impl Engine {
 
     /// Why no change can be decided now, for people.
     pub(super) fn why_no_change(&self) -> Option<String> {
+        if let Some(trouble) = self.register.halted() {
+            return Some(trouble_words(trouble));
+        }
         if self.disk_answers() {
             return None;
         }

@@ -200,7 +200,8 @@ impl Engine {
         if self.id_in_use() {
             alarms.push(format!("another machine uses this node's id {}", self.me()));
         }
-        alarms.extend(self.register.trouble().map(trouble_words));
+        let trouble = self.register.trouble().map(trouble_words);
+        alarms.extend(trouble.filter(|text| !self.alarms.contains(text)));
         alarms
     }
 
@@ -211,7 +212,7 @@ impl Engine {
     }
 }
 
-fn trouble_words(trouble: Trouble) -> String {
+pub(super) fn trouble_words(trouble: Trouble) -> String {
     match trouble {
         Trouble::ReadFailed => "the register's disk cannot be read".into(),
         Trouble::Damaged(nodes) => format!("the register blocks of nodes {nodes:?} are damaged"),

@@ -1,5 +1,6 @@
 //! One turn: what comes in is sorted in, then everything that follows is worked out.
 
+use super::snapshot::trouble_words;
 use super::{ACTIONS_MAX, Action, Class, Engine, Event};
 use crate::frame::{Flags, Frame, TaskReport};
 use crate::model::{NodeId, NodeSet};
@@ -15,6 +16,8 @@ impl Engine {
         if gap > self.timing().stall && self.now > self.started_at {
             self.distrust = Some(now);
             self.next_beat = now;
+            // What is left of the lease may be less than a heartbeat.
+            self.act(Action::Disk(register::Order::Read));
             self.note(
                 Class::Warning,
                 None,
@@ -65,6 +68,10 @@ impl Engine {
             } => {
                 if let Some(blocks) = blocks {
                     self.blocks = blocks;
+                }
+                if !self.disk_answers() {
+                    // It hung, or failed: what happened on the disk meanwhile was not seen.
+                    self.read_since = None;
                 }
                 self.last_read = self.last_read.max(Some(begun));
                 self.read_since.get_or_insert(begun);
@@ -171,6 +178,9 @@ impl Engine {
             self.act(Action::Disk(order));
         }
         self.post();
+        if let Some(trouble) = self.register.halted() {
+            self.alarm(trouble_words(trouble));
+        }
     }
 
     fn on_link_state(&mut self, link: u8, up: bool, reason: String) {

@@ -342,6 +342,12 @@ impl Register {
         }
     }
 
+    /// Has it stopped for good? Only a person can do something about it.
+    #[must_use]
+    pub fn halted(&self) -> Option<Trouble> {
+        self.halted
+    }
+
     /// What is wrong, if anything; the worst first.
     #[must_use]
     pub fn trouble(&self) -> Option<Trouble> {
