@@ -25,7 +25,7 @@ struct Due {
 }
 
 /// Promise and acceptance, in memory and in the file.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Acceptor {
     /// `writes` counts the records that were ordered into the file.
     state: Arc<Block>,

@@ -16,7 +16,7 @@ use crate::time::Instant;
 use super::{Ballot, Block, BlockSeen, Value};
 
 /// The one write that may be under way.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 enum Writing {
     #[default]
     Idle,
@@ -40,7 +40,7 @@ pub(super) enum Finding {
 }
 
 /// The own block.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Own {
     /// What is on the disk; none before the first read. Newer by a write under way.
     block: Option<Block>,

@@ -46,16 +46,22 @@ impl Clock {
 
     /// What it shows at a true moment that is not before its start.
     pub(crate) fn at(&self, now: u64) -> Instant {
-        let passed = i128::from(now.saturating_sub(self.base)) * i128::from(1_000_000 + self.ppm)
-            / 1_000_000;
-        Instant(self.offset + passed as u64)
+        let passed = now.saturating_sub(self.base);
+        assert!(passed < 1 << 52, "a run lasts less than fifty days");
+        let gained = (passed as i64 * self.ppm).div_euclid(1_000_000);
+        Instant(self.offset + passed.wrapping_add_signed(gained))
     }
 
     /// The first true moment at which it shows at least `local`.
     pub(crate) fn when(&self, local: Instant) -> u64 {
-        let passed = i128::from(local.0.saturating_sub(self.offset).min(1 << 62));
-        let rate = i128::from(1_000_000 + self.ppm);
-        let span = (passed * 1_000_000 + rate - 1) / rate;
-        self.base.saturating_add(span as u64)
+        let passed = local.0.saturating_sub(self.offset);
+        let rate = 1_000_000u64.wrapping_add_signed(self.ppm);
+        let span = if passed < u64::MAX / 2_000_000 {
+            (passed * 1_000_000).div_ceil(rate)
+        } else {
+            let exact = (u128::from(passed) * 1_000_000).div_ceil(u128::from(rate));
+            exact.min(1 << 62) as u64
+        };
+        self.base.saturating_add(span)
     }
 }

@@ -76,6 +76,8 @@ pub(crate) struct Write {
     pub(crate) block: Block,
     pub(crate) fails: bool,
     pub(crate) lands: bool,
+    /// It is on the disk.
+    pub(crate) landed: bool,
     /// Nobody waits for it any more: its core is gone.
     pub(crate) orphan: bool,
 }

@@ -64,7 +64,7 @@ impl World {
                 self.deliver(node, In::Other(Event::Leave));
             }
             Strike::Drift { node, span } => self.drift(node, span),
-            Strike::Rate { node, ppm } => self.nodes[node].clock.run(self.now, ppm),
+            Strike::Rate { node, ppm } => self.set_rate(node, ppm),
             // Nothing in the world reads a wall clock: see `checks::s8`.
             Strike::WallStep { .. } => {}
             Strike::Twin { node } => self.twin(node),
@@ -135,7 +135,7 @@ impl World {
             Part::Core => self.core_dies(node, span),
             Part::Runner => self.runner_dies(node, span),
             Part::Guard | Part::Node => {
-                if self.nodes[node].on && self.nodes[node].engine.is_some() {
+                if self.nodes[node].on && self.nodes[node].guard.is_some() {
                     self.daemon_dies(node);
                     let (power, core) = (self.nodes[node].power_life, self.nodes[node].core_life);
                     self.after(span, node, Ev::DaemonStarts { power, core });
@@ -172,6 +172,11 @@ impl World {
         match ill {
             Ill::Hangs => {
                 let until = now.saturating_add(span.unwrap_or(u64::MAX / 4));
+                if !on {
+                    // What is held already comes back when it would have.
+                    let held = disk.hung_until.max(now);
+                    self.troubles.note(Place::Disk { node: i }, now, held);
+                }
                 disk.hung_until = if on { disk.hung_until.max(until) } else { now };
             }
             Ill::Lost => disk.lost = on,
@@ -199,6 +204,13 @@ impl World {
         self.troubles.set(place, !up, self.now);
         let (link, reason) = (link as u8, "carrier".to_owned());
         self.deliver(i, In::Other(Event::LinkState { link, up, reason }));
+    }
+
+    fn set_rate(&mut self, i: usize, ppm: i64) {
+        // A clock that stands still has no rate.
+        if self.nodes[i].frozen_since.is_none() {
+            self.nodes[i].clock.run(self.now, ppm);
+        }
     }
 
     fn set_flaw(&mut self, i: usize, task: usize, flaw: Flaw, on: bool) {

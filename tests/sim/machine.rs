@@ -4,6 +4,7 @@ use standfast::engine::{Engine, Event, Setup, TaskSetup};
 use standfast::node::guard::rule::{PageReading, Rule};
 use standfast::register::Memory;
 
+use crate::checks::Violation;
 use crate::checks::s6::Place;
 use crate::clock::Clock;
 use crate::node::{In, Node, Page};
@@ -371,7 +372,8 @@ impl World {
         let power = node.power_life;
         // A guard that stood still could not; that is the business of the layers below it.
         if decision.overdue && !self.nodes[i].below_the_guard(self.now) {
-            self.fail("S5: the guard has not released within the release bound");
+            let what = "the guard itself says that it is overdue".to_owned();
+            self.violated(Violation::new("S5", what, vec![i]));
         }
         if let Some(tasks) = decision.release {
             let longest = self.plan.timing.release.0 / 2;

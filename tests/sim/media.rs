@@ -242,6 +242,7 @@ impl World {
             block,
             fails,
             lands,
+            landed: false,
             orphan: false,
         });
         self.after(when, i, Ev::WriteLands { write: id });
@@ -259,12 +260,20 @@ impl World {
     }
 
     pub(crate) fn write_lands(&mut self, i: usize, id: u64) {
-        let write = self.nodes[i].disk.write.as_ref();
+        let until = self.nodes[i].disk.hung_until;
+        let write = self.nodes[i].disk.write.as_mut();
         let Some(write) = write.filter(|write| write.id == id && write.lands) else {
             return;
         };
-        let block = write.block.clone();
-        self.lands(i, block);
+        // What hangs has been done already, or is done when the hang is over.
+        if until > self.now && id.is_multiple_of(2) {
+            self.after(until - self.now, i, Ev::WriteLands { write: id });
+            return;
+        }
+        if !std::mem::replace(&mut write.landed, true) {
+            let block = write.block.clone();
+            self.lands(i, block);
+        }
     }
 
     pub(crate) fn write_ends(&mut self, i: usize, id: u64) {
@@ -276,6 +285,7 @@ impl World {
         if !known || self.still_hangs(i, Ev::WriteEnds { write: id }) {
             return;
         }
+        self.write_lands(i, id);
         if let Some(write) = self.nodes[i]
             .disk
             .write

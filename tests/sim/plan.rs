@@ -164,11 +164,11 @@ impl Plan {
 
     /// The run of a seed.
     pub(crate) fn of_seed(rng: &mut Rng) -> Plan {
-        let nodes = match rng.below(100) {
-            0..40 => 2,
-            40..75 => 3,
-            75..97 => rng.between(4, 8) as usize,
-            97..99 => rng.between(9, 16) as usize,
+        let nodes = match rng.below(1_000) {
+            0..400 => 2,
+            400..750 => 3,
+            750..985 => rng.between(4, 8) as usize,
+            985..998 => rng.between(9, 16) as usize,
             _ => rng.between(17, NODES_MAX as u64) as usize,
         };
         let detect = rng.pick(&[100, 300, 500, 500, 1_000, 3_000]);
@@ -210,7 +210,7 @@ impl Plan {
 
     /// Do networks lose or delay so much that they cannot be relied on at any time?
     pub(crate) fn networks_unreliable(&self) -> bool {
-        self.loss > 20 || self.late > 0
+        self.loss >= 20 || self.late > 0
     }
 
     /// Is the disk slower than `check` asks for, at any time? A write and a read take twice `io`.

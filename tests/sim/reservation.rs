@@ -1,8 +1,8 @@
 //! Persistent reservations of one logical unit, as SPC-3 (5.6, 6.12) defines them: what an array
 //! does, not what a cluster should do with it.
 //!
-//! A key belongs to a path (an I_T nexus). Only the types that let registrants write and nobody else
-//! are modelled, and of their rules those that an owner-only protocol meets:
+//! A key belongs to a path (an I_T nexus). Only the types that let registrants, or the holder,
+//! write and nobody else are modelled, and of their rules those that an owner-only protocol meets:
 //!
 //! ```text
 //! REGISTER [AND IGNORE]   sets, changes or removes the key of this path

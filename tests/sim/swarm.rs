@@ -228,7 +228,7 @@ fn the_same_seed_tells_the_same_story() {
 #[test]
 fn swarm() {
     silence_expected_panics();
-    let everyday = if cfg!(debug_assertions) { 50 } else { 2_000 };
+    let everyday = if cfg!(debug_assertions) { 50 } else { 10_000 };
     let count = number("SIM_SEEDS").unwrap_or(everyday);
     let first = number("SIM_FIRST").unwrap_or(0);
     let survey = std::env::var_os("SIM_SURVEY").is_some();
@@ -280,5 +280,30 @@ fn swarm() {
     assert!(failed.is_empty(), "{:?}", failed.first());
     if total.turns > TURNS_FOR_ALL {
         total.assert_everything_happened();
+    }
+}
+
+/// Simulated seconds in a real one, of quiet clusters; `SIM_SPEED=1` simulates longer.
+#[test]
+fn a_quiet_cluster_stays_as_it_is_and_how_fast() {
+    let long = std::env::var_os("SIM_SPEED").is_some();
+    for (nodes, seconds) in [(2, 2), (8, 2), (64, 1)] {
+        let mut world = World::new(Plan::calm(nodes, 2, 1_000), Rng::new(1), false);
+        world.power_up_all();
+        let limit = 120_000_000_000;
+        assert!(
+            world.run_while(limit, |world| world.is_well().is_err()),
+            "never well"
+        );
+        let epoch = world.checks.newest().map(|view| view.epoch);
+        let (from, begun) = (world.now, Instant::now());
+        let span = seconds * if long { 20 } else { 1 } * 1_000_000_000;
+        world.run_until(from + span);
+        let speed = span as f64 / 1e9 / begun.elapsed().as_secs_f64();
+        println!("{nodes} nodes: {speed:.0} simulated s/s");
+        assert!(world.is_well().is_ok());
+        let later = world.checks.newest().map(|view| view.epoch);
+        let settled = later.unwrap_or(0) - epoch.unwrap_or(0);
+        assert!(settled <= 2, "the view changes without need");
     }
 }

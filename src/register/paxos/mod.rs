@@ -45,7 +45,7 @@ const BACKOFF_DOUBLINGS: u32 = 5;
 const SETTLE_BACKOFFS: u64 = 8;
 
 /// One node's part of the register: compare-and-swap by Paxos, on one disk or among all nodes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Register {
     me: NodeId,
     nodes: NodeSet,
@@ -101,7 +101,7 @@ pub(super) enum Stage {
     Accept,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Proposal {
     expected: (u64, u64),
     new: Value,
@@ -127,7 +127,7 @@ struct Newer {
 }
 
 /// The one read that may be asked for.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Reads {
     /// Any read begun since then answers.
     asked: Option<Instant>,
@@ -138,7 +138,7 @@ struct Reads {
 }
 
 /// News not polled yet. One of each: newer ones take the place of older ones.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Outbox {
     learned: Option<Value>,
     outcome: Option<News>,

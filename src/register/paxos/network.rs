@@ -16,7 +16,7 @@ const ASKED_AGAIN_MAX: u32 = 16;
 pub const MAIL_MAX: usize = 16;
 
 /// The answers to the ballot under way.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Round {
     /// Who has promised, or accepted.
     pub(super) answered: NodeSet,

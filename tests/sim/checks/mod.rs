@@ -17,6 +17,7 @@ pub(crate) mod s9;
 use std::collections::BTreeMap;
 
 use standfast::engine::{Cause, EvictReason, View};
+use standfast::model::NodeSet;
 use standfast::register::Value;
 
 use crate::plan::Plan;
@@ -42,6 +43,8 @@ impl Violation {
 pub(crate) struct Decided {
     pub(crate) nonce: u64,
     pub(crate) view: View,
+    /// Who was listed in the view before.
+    pub(crate) before: NodeSet,
     /// True moment.
     pub(crate) at: u64,
 }
@@ -161,6 +164,7 @@ impl World {
         let decided = Decided {
             nonce: value.nonce,
             view,
+            before: before.map_or(NodeSet::EMPTY, |before| before.listed()),
             at: self.now,
         };
         self.checks.decided.insert(value.epoch, decided);

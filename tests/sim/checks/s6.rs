@@ -23,6 +23,7 @@
 use std::collections::BTreeMap;
 
 use standfast::engine::{Cause, EvictReason, TaskRecord, View};
+use standfast::model::NodeSet;
 
 use super::Violation;
 use crate::plan::Plan;
@@ -175,8 +176,13 @@ impl Troubles {
         let disk = |moment: &Moment| moment.disk_bad(node);
         // It has asked for a view without the other, and confirms nothing until that is settled.
         let unsettled = || self.longest(asked, now, &[node], disk) >= self.shortest;
+        let spells = self.spells().filter(|(place, _, to)| {
+            *place == Place::Disk { node } && *to >= asked.saturating_sub(self.window)
+        });
+        let ill_since = spells.map(|(_, from, _)| from).min().unwrap_or(asked);
+        let judge = self.of_node(by, ill_since.min(asked), now);
         self.of_node(node, asked, now)
-            || (self.of_node(by, asked, now) && unsettled())
+            || (judge && unsettled())
             || self.longest(asked, now, &[node, by], silent) >= self.shortest
     }
 
@@ -367,7 +373,13 @@ impl World {
         let (Some(task), true, true, true) = (lost, ended, member, self.checks.s6) else {
             return;
         };
-        let others = view.listed().without(node.id);
+        // Who was put out a moment ago was waited for until then.
+        let window = self.plan.timing.detect.0 * 2;
+        let lately = self.checks.decided.values().rev();
+        let lately = lately.take_while(|known| known.at + window > self.now);
+        let lately = lately.map(|known| known.before.0 | known.view.listed().0);
+        let others = NodeSet(lately.fold(view.listed().0, |all, listed| all | listed));
+        let others = others.without(node.id);
         let others: Vec<usize> = others.iter().map(|other| other.index()).collect();
         let listed = view.listed();
         let top = self.disk.top();
