@@ -1,6 +1,7 @@
 //! `replay`: what it prints of a record, and how it ends.
 
 use std::fs;
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use standfast::engine::{Engine, Event, Found, Report};
@@ -146,4 +147,18 @@ fn what_is_no_record_is_refused_with_a_remedy() {
     let missing = place.path("missing");
     let ran = place.run(&["replay", missing.to_str().unwrap()]).exits(6);
     ran.warns("cannot read").warns("No such file");
+}
+
+#[test]
+fn a_daemon_does_not_start_to_record_where_it_would_wait_for_a_disk() {
+    let place = Place::with_cluster();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_standfastd"));
+    command.arg("--config").arg(place.path("etc/cluster.toml"));
+    command.arg("--run-dir").arg(place.path("run"));
+    command.args(["--node", "a", "--record", "/proc/record"]);
+    let ran = Ran::of(command.output().unwrap()).exits(2);
+    let ran = ran
+        .warns("/proc is not on tmpfs")
+        .warns("help: let --record name a file below /run");
+    assert!(ran.out.is_empty() && !place.path("run").exists());
 }
