@@ -73,6 +73,13 @@ impl Timing {
             timing.suspect + timing.race + timing.lease + timing.release <= timing.detect,
             "the inequality of the lease holds by construction"
         );
+        // A hand-over rests on it: whoever comes back, or starts alone, has seen the end of all
+        // that was still running or still on its way when it was gone.
+        let over = timing.suspect + timing.release;
+        assert!(
+            timing.stable > over && timing.detect > over,
+            "nobody is back before its earlier life is over"
+        );
         timing
     }
 

@@ -295,6 +295,12 @@ impl Engine {
         self.sequence
     }
 
+    /// Does a decision wait for [`Event::LinkDrained`]? Otherwise nobody has to tell it.
+    #[must_use]
+    pub fn waits_for_drain(&self) -> bool {
+        self.distrust.is_some() || self.peers.is_looked_for()
+    }
+
     /// How the task stands here.
     #[must_use]
     pub fn task_state(&self, task: TaskIndex) -> crate::model::TaskState {

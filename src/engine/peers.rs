@@ -185,6 +185,11 @@ impl Peers {
         &self.peers[node.index()]
     }
 
+    /// Is anybody looked for once more before he is suspected?
+    pub(super) fn is_looked_for(&self) -> bool {
+        self.peers.iter().any(|peer| peer.looking.is_some())
+    }
+
     pub(super) fn of_mut(&mut self, node: NodeId) -> &mut Peer {
         &mut self.peers[node.index()]
     }

@@ -36,18 +36,16 @@ pub struct OrderRefused;
 
 impl LinkHandle {
     /// Has the frame sent, with the link's own number in it. Takes the place of a frame that has
-    /// not been sent yet. Never blocks.
-    pub fn send(&self, frame: &Frame) {
-        if self
-            .inbox
-            .work
-            .lock()
-            .frame
-            .replace(frame.clone())
-            .is_some()
-        {
+    /// not been sent yet. With `tell_drained` the link also looks, and tells, whether all that was
+    /// there by then has been heard ([`Event::LinkDrained`](crate::engine::Event::LinkDrained)).
+    /// Never blocks.
+    pub fn send(&self, frame: &Frame, tell_drained: bool) {
+        let mut work = self.inbox.work.lock();
+        if work.frame.replace(frame.clone()).is_some() {
             self.counters.add(Count::Superseded);
         }
+        work.tell_drained |= tell_drained;
+        drop(work);
         self.inbox.wake();
     }
 
@@ -130,6 +128,8 @@ pub(super) struct Work {
     pub(super) write: Option<Block>,
     /// All blocks are to be read.
     pub(super) read: bool,
+    /// After the frame: tell that all has been heard.
+    pub(super) tell_drained: bool,
 }
 
 impl Work {
@@ -169,6 +169,7 @@ impl Inbox {
             mail: std::mem::take(&mut work.mail),
             write: None,
             read: false,
+            tell_drained: std::mem::take(&mut work.tell_drained),
         }
     }
 

@@ -125,7 +125,7 @@ fn turn(link: &mut dyn Link, work: &Work, traffic: bool, out: &mut Outlet) -> bo
         link.send(Load::Frame(frame), out);
         let begun = now();
         received = link.recv(Scope::Used, out);
-        if received == Received::All {
+        if received == Received::All && work.tell_drained {
             out.drained(begun);
         }
     }

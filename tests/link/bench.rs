@@ -140,7 +140,7 @@ impl Station {
     /// Sends the next frame.
     pub(crate) fn beat(&mut self) -> u64 {
         self.sequence += 1;
-        self.handle.send(&frame(self.id, self.sequence));
+        self.handle.send(&frame(self.id, self.sequence), true);
         self.sequence
     }
 

@@ -216,8 +216,9 @@ impl Core {
     fn perform(&mut self, action: Action) {
         match action {
             Action::Send(frame) => {
+                let tell_drained = self.engine.waits_for_drain();
                 for link in &self.links {
-                    link.send(&frame);
+                    link.send(&frame, tell_drained);
                 }
             }
             Action::Mail(packet) => {
