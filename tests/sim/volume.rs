@@ -3,7 +3,8 @@
 //! There is no storage agent in the core yet. So that the layer and its checker can be tried, a
 //! start does here what the agent will do before it mounts: register the own key on every path,
 //! preempt and abort every foreign key, reserve. Whoever was preempted is refused by the array,
-//! whatever it believes.
+//! whatever it believes. A key carries the task's epoch: who finds a later one there is deceived by
+//! a lease of old, as a machine is that stood still, and preempts nobody.
 
 use crate::checks::s3::Stamp;
 use crate::reservation::{Key, Kind, Refused};
@@ -18,7 +19,7 @@ impl World {
     /// The task runs from now on, started for this epoch, and writes as long as it does.
     pub(crate) fn writes_begin(&mut self, i: usize, task: usize, epoch: u32) {
         if self.plan.reservations {
-            self.take_volume(i, task);
+            self.take_volume(i, task, epoch);
         }
         let held = &mut self.nodes[i].held[task];
         held.epoch = epoch;
@@ -27,10 +28,13 @@ impl World {
         self.after(1, i, Ev::VolumeWrite { task, start });
     }
 
-    fn take_volume(&mut self, i: usize, task: usize) {
+    fn take_volume(&mut self, i: usize, task: usize, epoch: u32) {
         let (slot, life) = (self.nodes[i].slot, self.nodes[i].power_life);
-        let key: Key = (slot as u64 + 1) << 32 | life;
+        let key: Key = u64::from(epoch) << 40 | (slot as u64 + 1) << 32 | life;
         let unit = &mut self.volumes[task];
+        if unit.keys().any(|(_, known)| known >> 40 > u64::from(epoch)) {
+            return;
+        }
         // A unit attention is told once; the second try is done.
         let twice = |act: &mut dyn FnMut() -> Result<(), Refused>| {
             let done = act().or_else(|_| act());

@@ -149,7 +149,7 @@ impl Rule {
         self.core_patience = CORE_START_MAX;
     }
 
-    /// Longest time between two turns without a lease; with one it is twice as long.
+    /// Longest time between two turns while nothing happens.
     #[must_use]
     pub fn turn_max(timing: &Timing) -> Span {
         timing.heartbeat.over(4)
@@ -199,12 +199,12 @@ impl Rule {
             // Short against G, so that the verification does not use it up.
             return now + self.timing.release.over(32);
         }
-        let turn_max = Rule::turn_max(&self.timing);
+        // With a lease too: an eviction ends it before its time, which only a turn can see.
+        let next = now + Rule::turn_max(&self.timing);
         if lease_valid {
-            // Nothing is due before the lease ends but renewals, once in a heartbeat.
-            (now + turn_max.times(2)).min(self.deadline.1)
+            next.min(self.deadline.1)
         } else {
-            now + turn_max
+            next
         }
     }
 }

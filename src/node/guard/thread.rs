@@ -414,7 +414,7 @@ impl Guard {
         // The timer is exact; the timeout is there in case it ever is not.
         let timeout = match (self.again, armed) {
             (true, _) => Duration::ZERO,
-            (false, true) => Rule::turn_max(&self.timing).times(2).to_std(),
+            (false, true) => Rule::turn_max(&self.timing).to_std(),
             (false, false) => Duration::from_millis(1),
         };
         if self.poll.poll(&mut self.events, Some(timeout)).is_err() {
