@@ -187,8 +187,8 @@ pub struct Engine {
 
 /// Actions that may wait to be fetched; the caller fetches all after every event, and one event
 /// causes at most a frame, two disk orders, a record of its own votes, a few messages, and one
-/// order and a few records for each task.
-const ACTIONS_MAX: usize = 16 + 6 * TASKS_MAX + MAIL_MAX * PARTS_MAX;
+/// order and a few records for each task. The register is emptied twice in a turn.
+const ACTIONS_MAX: usize = 16 + 6 * TASKS_MAX + 2 * MAIL_MAX * PARTS_MAX;
 
 impl Engine {
     /// A node that has just started and knows nothing yet.

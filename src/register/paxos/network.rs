@@ -13,7 +13,7 @@ const ASKED_AGAIN_MAX: u32 = 16;
 
 /// Messages that may wait to be fetched after each event. The oldest makes room; it is asked for
 /// again.
-pub const MAIL_MAX: usize = 16;
+pub const MAIL_MAX: usize = 8;
 
 /// The answers to the ballot under way.
 #[derive(Clone, Debug, Default)]
