@@ -122,8 +122,9 @@ pub struct Parameters {
 
 /// One path as its thread drives it. Nothing here waits, but for a disk, which is nothing else.
 trait Link {
-    /// Notices what has changed, opens what can be opened, and registers what to wait for.
-    fn ready(&mut self, now: Instant, registry: &Registry) -> Readiness;
+    /// Opens what can be opened, and registers what to wait for. `changed`: [`CHANGES`] was
+    /// reported since the last call.
+    fn ready(&mut self, now: Instant, registry: &Registry, changed: bool) -> Readiness;
 
     /// Takes in all that is there and tells it.
     fn recv(&mut self, scope: Scope, out: &mut Outlet) -> Received;
@@ -204,7 +205,7 @@ const WAKE: Token = Token(0);
 /// Something has come in: [`Link::recv`] is due.
 const TRAFFIC: Token = Token(1);
 
-/// Something about the path has changed: [`Link::ready`] is due, as it is in every turn.
+/// Something about the path has changed: [`Link::ready`] is to look.
 const CHANGES: Token = Token(2);
 
 /// Now, on the clock of the lease.

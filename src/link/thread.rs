@@ -19,7 +19,9 @@ use super::disk::DiskLink;
 use super::ethernet::EthernetLink;
 use super::handle::{Inbox, LinkHandle, Work};
 use super::outlet::Outlet;
-use super::{Link, Load, Medium, Parameters, Readiness, Received, Scope, TRAFFIC, WAKE, now};
+use super::{
+    CHANGES, Link, Load, Medium, Parameters, Readiness, Received, Scope, TRAFFIC, WAKE, now,
+};
 use crate::engine::Event;
 use crate::time::{Instant, Span};
 
@@ -87,8 +89,9 @@ fn build(parameters: Parameters, counters: Arc<Counters>) -> Box<dyn Link> {
 fn run(mut link: Box<dyn Link>, mut poll: Poll, inbox: &Inbox, mut out: Outlet) {
     let mut events = Events::with_capacity(8);
     let mut more = false;
+    let mut changed = true;
     while !inbox.is_stopped() && !out.is_closed() {
-        let Readiness { again, answers } = link.ready(now(), poll.registry());
+        let Readiness { again, answers } = link.ready(now(), poll.registry(), changed);
         out.state(link.state());
         // Orders that have waited for this answer ring no bell again.
         let mut work = if answers {
@@ -104,6 +107,7 @@ fn run(mut link: Box<dyn Link>, mut poll: Poll, inbox: &Inbox, mut out: Outlet) 
         } else {
             events.clear();
         }
+        changed = events.iter().any(|event| event.token() == CHANGES);
         let traffic = more || events.iter().any(|event| event.token() == TRAFFIC);
         more = turn(&mut *link, &work, traffic, &mut out);
     }

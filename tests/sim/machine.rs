@@ -401,6 +401,16 @@ impl World {
         self.after(next - self.now + late, i, Ev::GuardTurn { guard });
     }
 
+    /// The core gives the guard a turn out of its order.
+    pub(crate) fn ring_guard(&mut self, i: usize) {
+        if self.nodes[i].guard.is_some() {
+            self.nodes[i].guard_life += 1;
+            let guard = self.nodes[i].guard_life;
+            let delay = self.rng.below(self.plan.jitter) + 1;
+            self.after(delay, i, Ev::GuardTurn { guard });
+        }
+    }
+
     pub(crate) fn guard_has_released(&mut self, i: usize, power: u64, tasks: u64) {
         if self.nodes[i].power_life != power {
             return;

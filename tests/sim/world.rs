@@ -7,6 +7,7 @@ use std::rc::Rc;
 use standfast::engine::{Action, Event, Order};
 use standfast::frame::Frame;
 use standfast::mldc::Packet;
+use standfast::node::guard::rule::Rule;
 use standfast::register::{Ballot, Order as DiskOrder};
 
 use crate::bytes::Keys;
@@ -416,7 +417,9 @@ impl World {
             return;
         };
         engine.handle(now, event);
-        node.page.lease_deadline = engine.lease_deadline();
+        let deadline = engine.lease_deadline();
+        let shortened = Rule::must_hear(node.page.lease_deadline, deadline);
+        node.page.lease_deadline = deadline;
         node.page.granted = engine.granted();
         node.page.turns += 1;
         node.page.sequence = engine.sequence();
@@ -426,6 +429,9 @@ impl World {
         let mut actions = Vec::new();
         while let Some(action) = engine.poll_action() {
             actions.push(action);
+        }
+        if shortened {
+            self.ring_guard(i);
         }
         if before != epoch {
             self.knows(i, before);

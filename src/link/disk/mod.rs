@@ -201,7 +201,7 @@ impl DiskLink {
 }
 
 impl Link for DiskLink {
-    fn ready(&mut self, now: Instant, _registry: &Registry) -> Readiness {
+    fn ready(&mut self, now: Instant, _registry: &Registry, _changed: bool) -> Readiness {
         let due = self.retry_at.is_some_and(|at| at <= now);
         if due {
             self.open();

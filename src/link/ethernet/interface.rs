@@ -70,9 +70,10 @@ impl Interface {
         }
     }
 
-    /// Brings what is known up to date.
-    pub(super) fn look(&mut self, now: Instant, registry: &Registry) {
-        if self.look_again().is_some_and(|again| now < again) {
+    /// Brings what is known up to date, if `changed` or if it never was.
+    pub(super) fn look(&mut self, now: Instant, registry: &Registry, changed: bool) {
+        let waiting = self.look_again().is_some_and(|again| now < again);
+        if waiting || (self.watch.is_some() && !changed) {
             return;
         }
         match self.update(registry) {
@@ -173,7 +174,7 @@ impl Interface {
 
 impl Watch {
     fn open(registry: &Registry) -> Result<Watch, String> {
-        let monitor = Monitor::open().map_err(|error| sentence(&error))?;
+        let monitor = Monitor::open_links().map_err(|error| sentence(&error))?;
         let route = Route::open().map_err(|error| sentence(&error))?;
         registry
             .register(

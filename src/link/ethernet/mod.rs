@@ -26,7 +26,9 @@ use std::sync::Arc;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
-use standfast_sys::packet::{Error as PacketError, FrameFilter, PacketSocket, RecvBatch};
+use standfast_sys::packet::{
+    BATCH_FRAMES, Error as PacketError, FrameFilter, PacketSocket, RecvBatch,
+};
 use standfast_sys::sentence;
 
 use super::backoff::Backoff;
@@ -312,8 +314,8 @@ impl EthernetLink {
 }
 
 impl Link for EthernetLink {
-    fn ready(&mut self, now: Instant, registry: &Registry) -> Readiness {
-        self.interface.look(now, registry);
+    fn ready(&mut self, now: Instant, registry: &Registry, changed: bool) -> Readiness {
+        self.interface.look(now, registry, changed);
         self.fit_socket(now, registry);
         self.judge(now);
         let retry_at = self.refused.as_ref().map(|(_, again)| *again);
@@ -337,7 +339,13 @@ impl Link for EthernetLink {
             self.counters.set(Count::Oversized, oversized);
             match received {
                 Ok(0) => return Received::All,
-                Ok(_) => self.hear(out),
+                Ok(count) => {
+                    self.hear(out);
+                    // The kernel stops short only at an empty queue.
+                    if count < BATCH_FRAMES {
+                        return Received::All;
+                    }
+                }
                 // Told once; what is queued behind it can still be received.
                 Err(PacketError::LinkGone { .. }) => self.counters.add(Count::RecvFailed),
                 Err(error) => {
@@ -354,8 +362,6 @@ impl Link for EthernetLink {
         let sent = match load {
             Load::Block(_) => return,
             Load::Frame(frame) => {
-                // What was heard before this heartbeat is told before anybody can be judged by it.
-                self.recv(Scope::Used, out);
                 let mut frame = frame.clone();
                 frame.link = self.index;
                 frame.encode(&self.keyring, &mut self.bytes);
@@ -374,7 +380,11 @@ impl Link for EthernetLink {
         };
         match socket.send(self.group_mac, mac, &self.bytes) {
             Ok(()) => self.counters.add(sent),
-            Err(error) => self.not_sent(&error),
+            Err(error) => {
+                // A socket that is given up takes what it has received with it.
+                self.recv(Scope::Used, out);
+                self.not_sent(&error);
+            }
         }
     }
 

@@ -30,6 +30,7 @@ use crate::config::Config;
 use crate::engine::{Action, Engine, Event};
 use crate::link::LinkHandle;
 use crate::model::TaskIndex;
+use crate::node::guard::rule::Rule;
 use crate::node::messages::ToRunner;
 use crate::node::options::Options;
 use crate::node::page::word;
@@ -200,8 +201,14 @@ impl Core {
         // grant that it sees without a lease.
         let granted = self.engine.granted();
         words[word::GRANTED].fetch_and(granted, Ordering::AcqRel);
-        words[word::LEASE_DEADLINE].store(self.engine.lease_deadline().0, Ordering::Release);
+        let deadline = self.engine.lease_deadline();
+        let before = Instant(words[word::LEASE_DEADLINE].swap(deadline.0, Ordering::AcqRel));
         words[word::GRANTED].store(granted, Ordering::Release);
+        if Rule::must_hear(before, deadline) {
+            // The guard gave us its bell as standard input. Without one it sees the page a
+            // heartbeat later.
+            let _ = nix::unistd::write(std::io::stdin(), &1_u64.to_ne_bytes());
+        }
         words[word::SEQUENCE].store(self.engine.sequence(), Ordering::Release);
         words[word::EPOCH].store(self.engine.view().epoch, Ordering::Relaxed);
         words[word::CORE_TURNS].fetch_add(1, Ordering::Release);

@@ -5,6 +5,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use standfast_sys::clock::boottime_ns;
 
+use super::control::Control;
 use crate::node::options::{Options, Role};
 use crate::time::{Instant, Span};
 
@@ -73,12 +74,16 @@ impl Keeper {
     /// # Errors
     ///
     /// It cannot be started; there is a later time to start it then.
-    pub(super) fn start(&mut self, options: &Options) -> io::Result<u32> {
+    pub(super) fn start(&mut self, options: &Options, control: &Control) -> io::Result<u32> {
         let spawned = std::env::current_exe().and_then(|program| {
+            let stdin = match self.role {
+                Role::Core => control.bell()?.into(),
+                Role::Guard | Role::Runner => Stdio::null(),
+            };
             let mut command = Command::new(program);
             command
                 .args(options.arguments(self.role))
-                .stdin(Stdio::null())
+                .stdin(stdin)
                 .spawn()
         });
         let now = Instant(boottime_ns());

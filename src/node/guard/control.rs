@@ -1,5 +1,7 @@
 //! What the guard's threads tell each other without ever waiting: a handful of atomics.
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -19,6 +21,8 @@ pub struct Control {
     end: AtomicBool,
     /// Wakes the thread `guard`.
     guard: OnceLock<mio::Waker>,
+    /// So does the core by this one, which it is given as its standard input.
+    bell: OnceLock<OwnedFd>,
     /// Wakes the thread `supervisor`.
     supervisor: OnceLock<mio::Waker>,
 }
@@ -66,6 +70,20 @@ impl Control {
 
     pub(super) fn set_guard_waker(&self, waker: mio::Waker) {
         let _ = self.guard.set(waker);
+    }
+
+    pub(super) fn set_bell(&self, bell: OwnedFd) {
+        let _ = self.bell.set(bell);
+    }
+
+    /// The core's standard input: a counter of events whose every change gives the guard a turn.
+    ///
+    /// # Errors
+    ///
+    /// Out of file descriptors, or there is no guard yet.
+    pub(super) fn bell(&self) -> io::Result<OwnedFd> {
+        let bell = self.bell.get().ok_or(io::ErrorKind::NotConnected)?;
+        bell.try_clone()
     }
 
     pub(super) fn set_supervisor_waker(&self, waker: mio::Waker) {

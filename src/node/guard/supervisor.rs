@@ -208,7 +208,7 @@ impl Supervisor {
             if keeper.start_due().is_none_or(|due| due > clock()) {
                 continue;
             }
-            match keeper.start(&self.options) {
+            match keeper.start(&self.options, &self.control) {
                 Ok(pid) => {
                     self.voice
                         .line(Level::INFO, format!("role={role:?} pid={pid} started"));

@@ -1,7 +1,7 @@
 //! The thread `guard`: one loop, real-time, that lets go in time.
 //!
 //! ```text
-//!  wait: timer (a quarter of a heartbeat, or the end of the lease), guard.sock, netlink, ARP
+//!  wait: timer (a heartbeat, or the end of the lease), the core's bell, guard.sock, netlink, ARP
 //!  turn: page -> rule -> release, verdict for the watchdog   before any event is looked at
 //!  dispatch: requests, changes of interfaces and addresses, rivals     so many of each
 //!  work: renew, add again, announce, delete again   each by a fresh look at the clock
@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use standfast_sys::clock::{Timer, boottime_ns};
 use standfast_sys::netlink::{Monitor, Route};
 use standfast_sys::sharedpage::SharedPage;
@@ -39,6 +40,7 @@ use crate::time::{Instant, Span};
 const TIMER: Token = Token(0);
 const MONITOR: Token = Token(1);
 const WAKER: Token = Token(2);
+const BELL: Token = Token(3);
 
 /// Events taken from the kernel at a time.
 const EVENTS_MAX: usize = 64;
@@ -49,8 +51,8 @@ const CHANGES_PER_TURN: usize = 256;
 /// ARP packets of an interface looked at in one turn; the rest waits for the next.
 const ARPS_PER_TURN: usize = 64;
 
-/// The watchdog may be petted for this long after a turn, or for `G` if that is longer: far below
-/// any watchdog's timeout, and long enough for the watchdog's thread to come by.
+/// The watchdog may be petted for this long after the next turn is due, or for `G` if that is
+/// longer: far below any watchdog's timeout, and long enough for the watchdog's thread to come by.
 const PET_FRESH_MIN: Span = Span::from_ms(100);
 
 /// Between two tries to list everything when the kernel does not answer.
@@ -125,7 +127,13 @@ impl Guard {
         // Before anything is listed, so that no change falls between.
         let monitor = Monitor::open().map_err(failed("watch the network"))?;
         let registry = || poll.registry().try_clone().map_err(failed("make a loop"));
-        let listen = [(timer.as_raw_fd(), TIMER), (monitor.as_raw_fd(), MONITOR)];
+        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(failed("make a bell for the core"))?;
+        let listen = [
+            (timer.as_raw_fd(), TIMER),
+            (monitor.as_raw_fd(), MONITOR),
+            (bell.as_raw_fd(), BELL),
+        ];
         for (descriptor, token) in listen {
             let registered =
                 poll.registry()
@@ -135,6 +143,7 @@ impl Guard {
         let clients = Clients::new(listener, registry()?).map_err(failed("listen"))?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(failed("make a loop"))?;
         control.set_guard_waker(waker);
+        control.set_bell(bell.into());
         let interfaces = Interfaces::new(&plan.addresses, registry()?);
         let route = Route::open().map_err(failed("open a netlink socket"))?;
         let lifetime = plan.lifetime();
@@ -242,7 +251,7 @@ impl Guard {
     }
 
     fn allow_pets(&self, now: Instant, decision: &Decision) {
-        let fresh = now + self.timing.release.max(PET_FRESH_MIN);
+        let fresh = decision.next.max(now) + self.timing.release.max(PET_FRESH_MIN);
         let until = match (decision.pet, decision.lease_until) {
             (false, _) => Instant(0),
             (true, Some(lease_until)) => fresh.min(lease_until),
@@ -314,9 +323,10 @@ impl Guard {
         }
         for token in tokens {
             match token {
-                TIMER => drop(self.timer.read()),
                 MONITOR => monitor = true,
-                WAKER => {}
+                // Arming the timer anew forgets that it has fired; a bell need not be read, each
+                // ringing is an event of its own.
+                TIMER | WAKER | BELL => {}
                 clients::LISTENER => self.clients.accept(),
                 token => {
                     self.serve(token);
@@ -414,7 +424,7 @@ impl Guard {
         // The timer is exact; the timeout is there in case it ever is not.
         let timeout = match (self.again, armed) {
             (true, _) => Duration::ZERO,
-            (false, true) => Rule::turn_max(&self.timing).to_std(),
+            (false, true) => Rule::turn_max(&self.timing, true).to_std(),
             (false, false) => Duration::from_millis(1),
         };
         if self.poll.poll(&mut self.events, Some(timeout)).is_err() {

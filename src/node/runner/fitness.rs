@@ -44,7 +44,7 @@ impl Fitness {
         });
         let needed: Vec<Vec<String>> = needed.collect();
         // Watched before it is looked at, so that no change falls between.
-        let (monitor, route) = (Monitor::open()?, Route::open()?);
+        let (monitor, route) = (Monitor::open_links()?, Route::open()?);
         let mut fitness = Fitness {
             monitor,
             route,

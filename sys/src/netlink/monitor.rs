@@ -41,15 +41,29 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Subscribes. List links and addresses *after* this, so that no change falls between.
+    /// Subscribes to links and addresses. List them *after* this, so that no change falls between.
     ///
     /// # Errors
     ///
     /// Out of file descriptors or memory.
     pub fn open() -> Result<Monitor, Failed> {
-        let groups = (libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR) as u32;
-        let descriptor = wire::open(groups, SockFlag::SOCK_NONBLOCK)
-            .naming("subscribe to", "links and addresses")?;
+        let groups = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR;
+        Monitor::subscribe(groups, "links and addresses")
+    }
+
+    /// Subscribes to links alone, and is not woken by each renewal of an address. List them *after*
+    /// this.
+    ///
+    /// # Errors
+    ///
+    /// Out of file descriptors or memory.
+    pub fn open_links() -> Result<Monitor, Failed> {
+        Monitor::subscribe(libc::RTMGRP_LINK, "links")
+    }
+
+    fn subscribe(groups: libc::c_int, what: &'static str) -> Result<Monitor, Failed> {
+        let descriptor =
+            wire::open(groups as u32, SockFlag::SOCK_NONBLOCK).naming("subscribe to", what)?;
         let forced = setsockopt(&descriptor, sockopt::RcvBufForce, &RECEIVE_BUFFER_BYTES);
         forced
             .or_else(|_| setsockopt(&descriptor, sockopt::RcvBuf, &RECEIVE_BUFFER_BYTES))

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// D = 1 s: h = 100 ms, L = 400 ms, G = 100 ms, a turn every 25 ms.
+/// D = 1 s: h = 100 ms, L = 400 ms, G = 100 ms, a turn every 100 ms, or 25 without a lease.
 fn timing() -> Timing {
     Timing::from_detect(Span::from_ms(1_000))
 }
@@ -59,7 +59,7 @@ fn an_idle_node_pets_and_releases_nothing() {
 #[test]
 fn a_valid_lease_is_petted_and_its_end_is_the_next_turn() {
     let mut world = World::running();
-    for (ms, next) in [(0, 25), (200, 225), (380, 400), (399, 400)] {
+    for (ms, next) in [(0, 100), (200, 300), (380, 400), (399, 400)] {
         let decision = world.turn(ms);
         assert!(decision.lease_until.is_some() && decision.pet, "{ms} ms");
         assert_eq!(decision.release, None, "{ms} ms");
@@ -179,7 +179,7 @@ fn a_deadline_beyond_any_lease_counts_only_as_long_as_a_lease() {
     for wild in [at(5_000), Instant::NEVER] {
         let mut world = World::running();
         world.page.lease_deadline = wild;
-        assert_eq!(world.turn(0).next, at(25));
+        assert_eq!(world.turn(0).next, at(100));
         assert!(world.turn(399).lease_until.is_some());
         assert_eq!(world.turn(400).release, Some(0b101));
     }
