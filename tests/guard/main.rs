@@ -11,9 +11,11 @@ use std::sync::Arc;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rig::{ADDRESS, Client, Rig, Running, address, eventually, in_network, link, readable, run};
+use standfast::config::{DETECT_MAX, Timing};
 use standfast::node::guard::queue;
 use standfast::node::messages::FromGuard;
 use standfast::node::page::word;
+use standfast_sys::clock::boottime_ns;
 use standfast_sys::netlink::{Change, Monitor, OWN_PROTOCOL, Route};
 use standfast_sys::packet::{ArpOperation, ArpSocket};
 
@@ -127,6 +129,27 @@ fn the_end_of_the_lease_takes_everything_back_and_nothing_new_survives() {
         eventually("told", || (rig.load(word::REVOKED) == 0b11).then_some(()));
         end(guard);
         assert_eq!(rig.load(word::REVOCATIONS), 2);
+    });
+}
+
+#[test]
+fn a_lease_that_ends_early_is_followed_at_the_ring_of_the_bell() {
+    in_network(|| {
+        // A heartbeat of 6 s: left alone, the guard would look so much later.
+        let timing = Timing::from_detect(DETECT_MAX);
+        let rig = Rig::new();
+        let guard = rig.guard_with(timing);
+        rig.store(word::LEASE_DEADLINE, boottime_ns() + timing.lease.0);
+        rig.store(word::GRANTED, 0b01);
+        let mut client = rig.client();
+        assert_eq!(client.hold(0), FromGuard::Yes);
+        rig.store(word::LEASE_DEADLINE, boottime_ns());
+        let bell = guard.control.bell().unwrap();
+        nix::unistd::write(&bell, &1_u64.to_ne_bytes()).unwrap();
+        let rung = boottime_ns();
+        eventually("taken back", || address(0).is_none().then_some(()));
+        assert!(rig.load(word::GUARD_TURN_AT) < rung + timing.heartbeat.over(2).0);
+        end(guard);
     });
 }
 
@@ -332,7 +355,7 @@ fn child_guard() {
         return;
     };
     let name = std::env::var("GUARD_NAME").unwrap();
-    let guard = rig::start_guard(&PathBuf::from(directory), &name);
+    let guard = rig::start_guard(&PathBuf::from(directory), &name, rig::timing());
     let _ = guard.thread.join();
 }
 

@@ -111,7 +111,7 @@ pub(crate) fn address(task: usize) -> Option<Address> {
 }
 
 /// Two tasks, each with one address on `svc`.
-fn plan(name: &str) -> Plan {
+fn plan(name: &str, timing: Timing) -> Plan {
     let task = |index: usize| TaskPlan {
         name: format!("task{index}"),
         cgroup: Path::new(name).join(format!("task{index}")),
@@ -125,7 +125,7 @@ fn plan(name: &str) -> Plan {
         interface: "svc".to_owned(),
     };
     Plan {
-        timing: timing(),
+        timing,
         tasks: (0..2).map(task).collect(),
         addresses: (0..2).map(address).collect(),
     }
@@ -138,14 +138,14 @@ pub(crate) struct Running {
 }
 
 /// Starts a guard's loop as `standfastd` does, in a thread of this process.
-pub(crate) fn start_guard(run_dir: &Path, name: &str) -> Running {
+pub(crate) fn start_guard(run_dir: &Path, name: &str, timing: Timing) -> Running {
     let page = Arc::new(start::page(run_dir, BOOT).unwrap());
     let control = Arc::new(Control::default());
     let listener = SeqListener::bind(&paths::guard_socket(run_dir), 0o600).unwrap();
     let (voice, ear) = queue();
     thread::spawn(move || ear.write_log());
     let parts = Parts {
-        plan: plan(name),
+        plan: plan(name, timing),
         page,
         listener,
         control: control.clone(),
@@ -192,7 +192,12 @@ impl Rig {
 
     /// Starts a guard in this process.
     pub(crate) fn guard(&self) -> Running {
-        start_guard(self.directory.path(), &self.name)
+        self.guard_with(timing())
+    }
+
+    /// The same with other times.
+    pub(crate) fn guard_with(&self, timing: Timing) -> Running {
+        start_guard(self.directory.path(), &self.name, timing)
     }
 
     /// Starts a guard in a process of its own, to be stopped and killed.

@@ -81,7 +81,7 @@ impl Control {
     /// # Errors
     ///
     /// Out of file descriptors, or there is no guard yet.
-    pub(super) fn bell(&self) -> io::Result<OwnedFd> {
+    pub fn bell(&self) -> io::Result<OwnedFd> {
         let bell = self.bell.get().ok_or(io::ErrorKind::NotConnected)?;
         bell.try_clone()
     }
