@@ -200,6 +200,21 @@ fn a_volume_unmounted_by_somebody_else_is_lost() {
 }
 
 #[test]
+fn a_volume_on_a_dead_disk_is_lost_though_nobody_uses_its_files() {
+    in_namespaces(|| {
+        let (disk, place) = (Disk::new(), Place::new());
+        let mut volume = volume(&disk, &place);
+        start(&mut *volume).unwrap();
+        disk.lose();
+        let Watched::Lost { reason } = watched(&mut *volume) else {
+            panic!("the disk is gone");
+        };
+        assert!(reason.contains(&disk.path), "{reason}");
+        stop(&mut *volume).unwrap();
+    });
+}
+
+#[test]
 fn a_volume_is_not_mounted_twice_nor_over_another() {
     in_namespaces(|| {
         let (disk, other, place) = (Disk::new(), Disk::new(), Place::new());

@@ -4,7 +4,7 @@
 //! until the kernel lets it go. At most one call per [`Aside`] is under way: while one hangs, no
 //! other is begun, so a dead disk costs one thread and not one per attempt.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,14 +37,9 @@ impl<T: Send + 'static> Aside<T> {
         call: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, NoAnswer> {
         self.settle(deadline)?;
-        let (sender, receiver) = sync_channel(1);
-        let spawned = thread::Builder::new()
-            .name("aside".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn(move || drop(sender.send(call())));
-        if spawned.is_err() {
+        let Some(receiver) = spawn(call) else {
             return Err(NoAnswer::Late);
-        }
+        };
         let answer = receiver.recv_timeout(left(deadline));
         match answer {
             Ok(answer) => Ok(answer),
@@ -54,6 +49,25 @@ impl<T: Send + 'static> Aside<T> {
             }
             Err(RecvTimeoutError::Disconnected) => Err(NoAnswer::Late),
         }
+    }
+
+    /// Begins a call without waiting for it; false if one is under way already, or if there is no
+    /// thread to be had.
+    pub(super) fn begin(&mut self, call: impl FnOnce() -> T + Send + 'static) -> bool {
+        if self.pending.is_some() {
+            return false;
+        }
+        self.pending = spawn(call);
+        self.pending.is_some()
+    }
+
+    /// The answer of a call that was begun, if it has come.
+    pub(super) fn answer(&mut self) -> Option<T> {
+        let answer = self.pending.as_ref()?.try_recv();
+        if !matches!(answer, Err(TryRecvError::Empty)) {
+            self.pending = None;
+        }
+        answer.ok()
     }
 
     /// Waits for a call that an earlier caller gave up on; its answer is of no use any more.
@@ -69,6 +83,15 @@ impl<T: Send + 'static> Aside<T> {
             Err(RecvTimeoutError::Timeout) => Err(NoAnswer::StillBusy),
         }
     }
+}
+
+fn spawn<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Option<Receiver<T>> {
+    let (sender, receiver) = sync_channel(1);
+    let spawned = thread::Builder::new()
+        .name("aside".to_owned())
+        .stack_size(STACK_BYTES)
+        .spawn(move || drop(sender.send(call())));
+    spawned.ok().map(|_| receiver)
 }
 
 fn left(deadline: Instant) -> Duration {

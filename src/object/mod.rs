@@ -16,6 +16,7 @@ mod ip;
 mod parameter;
 mod process;
 mod program;
+mod pulse;
 mod script;
 mod volume;
 

@@ -11,6 +11,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
@@ -23,8 +24,9 @@ use standfast_sys::mount::{self, MountPoint, UnmountFlags};
 use toml::Table;
 
 use super::aside::{Aside, NoAnswer};
-use super::parameter::{missing, path, text, wrong};
+use super::parameter::{duration, missing, path, text, wrong};
 use super::program::{Group, Plan, run};
+use super::pulse::{Beat, Pulse, read_first_block};
 use super::{
     BuildContext, Context, Object, ObjectError, ObjectKind, Probe, Urgency, Watch, Watched, holders,
 };
@@ -36,7 +38,14 @@ pub(super) const KIND: ObjectKind = ObjectKind {
     row: Kind {
         name: "volume",
         summary: "a file system on a shared block device",
-        parameters: &["device", "mount", "filesystem", "options", "check"],
+        parameters: &[
+            "device",
+            "mount",
+            "filesystem",
+            "options",
+            "check",
+            "io_timeout",
+        ],
         example: r#"[[task.object]]
 name = "data"
 kind = "volume"
@@ -46,6 +55,7 @@ mount = "/srv/data"
 filesystem = "ext4"
 options = "noatime"                        # the default
 check = "none"                             # or "auto": fsck -p before each mount
+io_timeout = "20s"                         # the default: moves when the disk is silent for so long
 "#,
         check: |parameters| parse(parameters).map(|spec| claims(&spec)),
     },
@@ -76,12 +86,19 @@ const ANSWER_MAX: Duration = Duration::from_secs(1);
 /// Between two looks at a mounted volume; a mount or unmount by others is seen at once.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
+/// How long the disk may stay silent, unless told: longer than the failover of an array's
+/// controllers usually takes.
+const IO_TIMEOUT: Duration = Duration::from_secs(20);
+/// Smallest and largest value of `io_timeout`.
+const IO_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
+
 struct Spec {
     device: PathBuf,
     mount: PathBuf,
     filesystem: String,
     options: String,
     check: bool,
+    io_timeout: Duration,
 }
 
 fn parse(parameters: &Table) -> Result<Spec, ParameterError> {
@@ -111,12 +128,21 @@ fn parse(parameters: &Table) -> Result<Spec, ParameterError> {
             return Err(wrong("check", problem, "write \"none\" or \"auto\""));
         }
     };
+    let io_timeout = duration(parameters, "io_timeout")?.unwrap_or(IO_TIMEOUT);
+    if !IO_TIMEOUTS.contains(&io_timeout) {
+        return Err(wrong(
+            "io_timeout",
+            "`io_timeout` must be 1 s to 10 min",
+            "such as io_timeout = \"20s\"",
+        ));
+    }
     Ok(Spec {
         device,
         mount,
         filesystem,
         options,
         check,
+        io_timeout,
     })
 }
 
@@ -144,6 +170,7 @@ fn build(config: &ObjectConfig, context: BuildContext) -> Box<dyn Object> {
         mounts: Aside::new(),
         acts: Aside::new(),
         opens: Aside::new(),
+        pulse: None,
     })
 }
 
@@ -160,6 +187,8 @@ struct Volume {
     mounts: Aside<Result<Vec<MountPoint>, Failed>>,
     acts: Aside<Result<(), Failed>>,
     opens: Aside<io::Result<()>>,
+    /// The disk's, while it is mounted.
+    pulse: Option<Pulse>,
 }
 
 impl Object for Volume {
@@ -265,6 +294,9 @@ impl Object for Volume {
     }
 
     fn look(&mut self, _context: &Context<'_>) -> Watched {
+        if let Some(reason) = self.feel_pulse() {
+            return Watched::Lost { reason };
+        }
         self.watch_if(true);
         match self.mounted(Instant::now() + ANSWER_MAX) {
             Ok(Some(mount)) if self.turned_read_only(&mount) => Watched::Lost {
@@ -283,11 +315,30 @@ impl Object for Volume {
 
 impl Volume {
     fn watch_if(&mut self, mounted: bool) {
-        self.look_at = mounted.then(|| Instant::now() + WATCH_EVERY);
         if !mounted {
-            self.table = None;
-        } else if self.table.is_none() {
+            (self.look_at, self.table, self.pulse) = (None, None, None);
+            return;
+        }
+        if self.table.is_none() {
             self.table = File::open("/proc/thread-self/mountinfo").ok();
+        }
+        let patience = self.spec.io_timeout;
+        let pulse = self.pulse.get_or_insert_with(|| Pulse::new(patience));
+        let now = Instant::now();
+        self.look_at = Some(pulse.look_at(now).min(now + WATCH_EVERY));
+    }
+
+    /// Why the disk is of no use any more, if it is not.
+    fn feel_pulse(&mut self) -> Option<String> {
+        let device = self.spec.device.display();
+        let read = read_first_block(&self.spec.device);
+        match self.pulse.as_mut()?.look(Instant::now(), read) {
+            Beat::Fine => None,
+            Beat::Failing { reason } => Some(format!("{device} cannot be read: {reason}")),
+            Beat::Silent { since } => {
+                let silent = since.as_secs();
+                Some(format!("{device} has not answered for {silent} s"))
+            }
         }
     }
 

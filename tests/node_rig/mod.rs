@@ -67,19 +67,23 @@ pub(crate) fn in_namespaces(test: impl FnOnce() + Send + 'static) {
 /// A loop device with a fresh ext4 on it; detached when dropped.
 pub(crate) struct Disk {
     pub(crate) path: String,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Disk {
+    /// From now on nothing can be read or written.
+    pub(crate) fn lose(&self) {
+        let image = self.directory.path().join("image");
+        sh(&format!("truncate -s 0 {}", image.display()));
+        sh(&format!("losetup --set-capacity {}", self.path));
+    }
+
     pub(crate) fn new() -> Disk {
         let directory = tempfile::tempdir().unwrap();
         let image = directory.path().join("image").display().to_string();
         sh(&format!("truncate -s 16M {image} && mkfs.ext4 -q {image}"));
         let path = sh(&format!("losetup --find --show {image}"));
-        Disk {
-            path,
-            _directory: directory,
-        }
+        Disk { path, directory }
     }
 }
 
