@@ -16,6 +16,7 @@ pub mod netlink;
 pub mod packet;
 pub mod process;
 pub mod realtime;
+pub mod scsi;
 pub mod sharedpage;
 pub mod signal;
 pub mod socket;
