@@ -27,11 +27,9 @@ def main():
     if unknown:
         sys.exit(f"run.py: there is no scenario {', '.join(sorted(unknown))}; there are: "
                  + ", ".join(one.__name__ for one in scenarios.ALL))
-    settings = Settings(Path(options.binaries), options.volume)
     place = ROOT / "target" / "vm"
-    images = make_images(place, settings)
     passed, failed = 0, []
-    rig = Rig(settings, images)
+    rig = Rig(place, {"binaries": Path(options.binaries), "volume": options.volume})
     try:
         for scenario in chosen:
             if attempt(rig, scenario, place):
@@ -62,19 +60,26 @@ def parse():
 
 
 class Rig:
-    """The cluster of the running scenario: the same for all until one fails, which costs a boot."""
+    """The cluster of the running scenario: the same for all until one fails or needs another."""
 
-    def __init__(self, settings, images):
-        self.settings = settings
-        self.images = images
+    def __init__(self, place, usual):
+        self.place = place
+        self.usual = usual
+        self.settings = None
         self.cluster = None
         self.directory = None
 
-    def whole(self):
+    def whole(self, scenario):
+        wanted = {**self.usual, **getattr(scenario, "settings", {})}
+        if self.settings != wanted:
+            self.end()
         if self.cluster is None:
+            self.settings = wanted
+            settings = Settings(**wanted)
+            images = make_images(self.place, settings)
             # Paths of Unix sockets are short: not below the tree.
             self.directory = Path(tempfile.mkdtemp(prefix="sfvm"))
-            self.cluster = Cluster(self.directory, self.settings, self.images)
+            self.cluster = Cluster(self.directory, settings, images)
             start = time.monotonic()
             self.cluster.boot()
             print(f"  booted and formed in {time.monotonic() - start:.1f} s", flush=True)
@@ -96,7 +101,7 @@ def attempt(rig, scenario, place):
     evidence = place / scenario.__name__
     shutil.rmtree(evidence, ignore_errors=True)
     try:
-        scenario(rig.whole())
+        scenario(rig.whole(scenario))
         rig.cluster.heal()
     except Exception:
         print(traceback.format_exc())

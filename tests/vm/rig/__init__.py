@@ -1,1 +1,1 @@
-"""A cluster of virtual machines with real kernels, a real SCSI target, cables and power switches."""
+"""A cluster of virtual machines: real kernels, a real SCSI target, cables, power switches."""

@@ -1,9 +1,9 @@
 """The client of the service network: asks for the service and notes who answers.
 
-It speaks raw frames on the switch, each round in three ways: an ARP question, which the kernel of
-every holder of the address answers; a datagram to each node's card, which the program of every holder
-answers; and the neighbour table, which a real client would follow, learnt from announcements. So two
-owners are seen even if only one of them could be reached by a real client.
+It speaks raw frames on the switch, each round in two ways: an ARP question, which the kernel of
+every holder of the address answers, and a datagram to each node's card, which the program of every
+holder answers. It keeps the neighbour table that a real client would follow, learnt from answers and
+announcements. So two owners are seen even if a real client could reach only one of them.
 """
 
 import socket
@@ -22,8 +22,8 @@ SERVICE = "10.77.0.100"
 PORT = 7000
 OWN_PORT = 40000
 
-# Somebody answered: when it was asked and answered, which node, what of it, and whether a real client
-# would have reached it.
+# Somebody answered: when it was asked and answered, which node, what of it, and whether a real
+# client would have reached it.
 Answer = namedtuple("Answer", "asked at node voice reachable")
 
 
@@ -44,6 +44,10 @@ class Client:
 
     def stop(self):
         self.running = False
+
+    def forget(self):
+        """Forgets what it heard so far."""
+        self.answers = self.answers[-200:]
 
     def owner(self, fresh=0.3):
         """Who answers now."""

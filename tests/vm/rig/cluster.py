@@ -108,7 +108,7 @@ def by_id(number):
 class Settings:
     """What a cluster is made with."""
 
-    def __init__(self, binaries, volume="", detect="1s", watchdog="/dev/watchdog0"):
+    def __init__(self, binaries, volume="", detect="1s", watchdog="/dev/watchdog-rig"):
         self.binaries = binaries
         # One more line of the volume object, such as its reservation.
         self.volume = volume
@@ -292,6 +292,16 @@ class Cluster:
         self.nodes[0].must(f"standfast --node n1 start {TASK}", 60)
         return self.await_whole()
 
+    def task(self, node):
+        """What this node says of the task."""
+        return node.status()["tasks"][0]
+
+    def standing(self):
+        """What must not change while nothing may happen: owner, its epoch, and every boot."""
+        owner = self.owner()
+        boots = {node.name: node.agent.boot_id for node in self.nodes}
+        return owner.name, self.task(owner)["epoch"], boots
+
     def audit(self):
         """Stops the task, and proves ring and file system from the array; starts it again."""
         self.stop_task()
@@ -316,13 +326,22 @@ class Cluster:
         for node in self.nodes:
             for path in node.paths:
                 lines = [f"{event.asked:.4f} {event}" for event in path.events[-2000:]]
+                lines += [f"{operation:02x}: {count}" for operation, count in path.counts().items()]
                 (place / f"{path.name}.log").write_text("\n".join(lines))
             try:
                 for command in ["status", "history --limit 200"]:
-                    text = node.run(f"standfast --node {node.name} {command}; dmesg | tail -n 50", 10)
+                    told = f"standfast --node {node.name} {command}; dmesg | tail -n 50"
+                    text = node.run(told, 10)
                     (place / f"{node.name}-{command.split()[0]}").write_text(text.text)
             except Exception as trouble:  # a machine that is off or hangs says nothing
                 (place / f"{node.name}-silent").write_text(str(trouble))
+
+    def check_owners(self, since):
+        """Two owners must never have answered one question. One or two questions may fall between
+        the last answer of the old one and the first of the new."""
+        both = self.client.two_owners(since)
+        if len(both) > 2:
+            raise Trouble(f"two owners answered {len(both)} questions: {both[0]} to {both[-1]}")
 
     def close(self):
         if self.client:

@@ -1,8 +1,8 @@
-"""What the guests boot: Debian's kernel, unpacked, and a file system in memory made of busybox, the
-product's programs and the few modules that a guest needs.
+"""What the guests boot: Debian's kernel, unpacked, and a file system in memory made of busybox,
+the product's programs and the few modules that a guest needs.
 
-The kernel is unpacked here, once: under emulation its own unpacking takes six seconds. Signatures of
-modules are cut off for the same reason.
+The kernel is unpacked here, once: under emulation its own unpacking takes six seconds. Signatures
+of modules are cut off for the same reason.
 """
 
 import io
@@ -157,8 +157,8 @@ def newer(one, other):
 def build(directory, binaries, files):
     """Writes vmlinux and an initrd for each role; returns their paths.
 
-    `binaries` is where the product's programs lie, `files` what nodes get besides: path to bytes and
-    mode.
+    `binaries` is where the product's programs lie, `files` what nodes get besides: path to bytes
+    and mode.
     """
     directory.mkdir(parents=True, exist_ok=True)
     kernel = Kernel(directory)

@@ -1,8 +1,8 @@
 """One path from a node to a volume: an iSCSI proxy that passes, holds, cuts, delays and lies.
 
-Reads whole PDUs (RFC 7143), so that it can count commands, answer some itself and keep the initiator
-port's identity the same over power cycles: an I_T nexus is name and ISID, and QEMU's initiator makes
-up a new ISID in each process, where a real adapter keeps its own.
+Reads whole PDUs (RFC 7143), so that it can count commands, answer some itself and keep the
+initiator port's identity the same over power cycles: an I_T nexus is name and ISID, and QEMU's
+initiator makes up a new ISID in each process, where a real adapter keeps its own.
 """
 
 import socket
@@ -15,6 +15,8 @@ COMMAND, LOGIN, DATA_OUT = 0x01, 0x03, 0x05
 RESPONSE, LOGIN_RESPONSE, DATA_IN = 0x21, 0x23, 0x25
 HEADER = 48
 EVENTS_MAX = 200_000
+# How long what a vanished initiator had asked may take to be answered.
+LINGER = 3.0
 
 WRITES = {0x0A, 0x2A, 0x8A, 0x89, 0x41, 0x93, 0x42}
 PERSISTENT_RESERVE = {0x5E, 0x5F}
@@ -135,6 +137,11 @@ class Path:
         """How often each operation was asked since then."""
         return Counter(event.operation for event in self.since(moment))
 
+    def writes_done(self, moment):
+        """Writes that took effect since then, whenever they were asked."""
+        return [event for event in self.events if event.operation in WRITES
+                and event.status == 0 and event.answered >= moment]
+
     def _accept(self):
         while True:
             client, _ = self.listener.accept()
@@ -198,6 +205,10 @@ class Connection:
             if self.closed:
                 return
             self.target.sendall(pdu.bytes())
+        # The initiator is gone, what it has asked is not.
+        end = time.monotonic() + LINGER
+        while self.open and time.monotonic() < end:
+            time.sleep(0.01)
 
     def _ask(self, pdu):
         command = bytes(pdu.header[32:48])
@@ -225,7 +236,11 @@ class Connection:
                 event.answered = time.monotonic()
                 event.status = pdu.header[3]
             self.path.replies.wait()
-            self.client.sendall(pdu.bytes())
+            try:
+                self.client.sendall(pdu.bytes())
+            except OSError:
+                # Nobody hears it; the status is noted all the same.
+                continue
 
 
 def lie(pdu, status, sense):
