@@ -1,12 +1,29 @@
 # Installs what the scripts need and this machine lacks. Sourced, not run.
 #
 #   need COMMAND PACKAGE     a Debian package that brings the command
+#   need_file PATH PACKAGE   the same for what is no command
+#   need_machines            what tests/vm boots its machines with
 #   need_rust                cargo, new enough for this tree, and a linker
 
 missing=()
 
 need() {
     PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null || missing+=("$2")
+}
+
+need_file() {
+    [ -e "$1" ] || missing+=("$2")
+}
+
+need_machines() {
+    need qemu-system-x86_64 qemu-system-x86
+    need_file "/usr/lib/$(uname -m)-linux-gnu/qemu/block-iscsi.so" qemu-block-extra
+    need sg_persist sg3-utils
+    need_file /bin/busybox busybox-static
+    need mkfs.ext4 e2fsprogs
+    need python3 python3
+    need gcc gcc
+    need_file /usr/include/stdio.h libc6-dev
 }
 
 install_missing() {

@@ -1,0 +1,377 @@
+"""The whole rig: the array, the nodes, their paths and cables, and the cluster that runs on them.
+
+    this process ── switch: svc0, hb0, hb1 ──────┬── node n1 ──┬── path n1-beat ──┐
+                 ── client on svc0               │             └── path n1-data ──┤
+                                                 └── node n2 ──── ...             ├── target
+                                                                  stranger ───────┘
+
+The target has three volumes: the heartbeat volume (no reservation), the data volume, and another one
+to be mistaken for it. Each node reaches each volume over a path of its own (proxy.py).
+"""
+
+import json
+import shutil
+import time
+
+from . import audit, image
+from .client import Client, SERVICE
+from .guest import Guest, Trouble, free_port, network_card, own_disk, until
+from .initiator import Initiator
+from .proxy import Path
+from .switch import Switch
+
+MIB = 1 << 20
+IQN = "iqn.2026-01.test.rig:array"
+SERIALS = ["0000000000000000000000001", "0000000000000000000000002", "0000000000000000000000003"]
+BEAT, DATA, OTHER = 0, 1, 2
+SIZES = [8 * MIB, 96 * MIB, 96 * MIB]
+RING_BLOCKS = 8192
+NETWORKS = ["svc0", "hb0", "hb1"]
+HEARTBEATS = ["hb0", "hb1"]
+TASK = "web"
+SECRET = "5f" * 32
+NODES = ["n1", "n2"]
+
+CONFIG = """
+revision = 1
+
+[cluster]
+name = "vm"
+id = "6f1f0c6e0f8a4b6f9f54b1c5a7d20e11"
+detect = "{detect}"
+
+[watchdog]
+device = "{watchdog}"
+timeout = "4s"
+
+[[node]]
+name = "n1"
+id = 1
+
+[[node]]
+name = "n2"
+id = 2
+
+[[link]]
+name = "hb0"
+kind = "ethernet"
+interface = "hb0"
+
+[[link]]
+name = "hb1"
+kind = "ethernet"
+interface = "hb1"
+
+[[link]]
+name = "disk"
+kind = "disk"
+device = "{beat}"
+
+[[task]]
+name = "web"
+
+[[task.object]]
+name = "data"
+kind = "volume"
+step = 1
+device = "{data}"
+mount = "/srv/data"
+filesystem = "ext4"
+{volume}
+
+[[task.object]]
+name = "writer"
+kind = "process"
+step = 2
+command = ["/rig/writer", "/srv/data/ring", "{blocks}"]
+
+[[task.object]]
+name = "echo"
+kind = "process"
+step = 2
+command = ["/rig/echo", "7000"]
+
+[[task.object]]
+name = "address"
+kind = "ip"
+step = 3
+address = "{service}/24"
+interface = "svc0"
+"""
+
+
+def by_id(number):
+    """The name that a node knows a volume by: NAA 6 of LIO, made of the serial number."""
+    return f"/dev/disk/by-id/wwn-0x6001405{SERIALS[number]}"
+
+
+class Settings:
+    """What a cluster is made with."""
+
+    def __init__(self, binaries, volume="", detect="1s", watchdog="/dev/watchdog-rig"):
+        self.binaries = binaries
+        # One more line of the volume object, such as its reservation.
+        self.volume = volume
+        self.detect = detect
+        self.watchdog = watchdog
+
+    def toml(self):
+        return CONFIG.format(detect=self.detect, watchdog=self.watchdog, beat=by_id(BEAT),
+                             data=by_id(DATA), volume=self.volume, blocks=RING_BLOCKS,
+                             service=SERVICE)
+
+
+class Node(Guest):
+    """A node: a guest with cables and paths."""
+
+    def __init__(self, number, directory, images, paths):
+        name = f"n{number}"
+        own = directory / name
+        arguments = own_disk(directory / f"{name}.img", 16 * MIB)
+        for lun, path in enumerate(paths):
+            source = (f'{{"driver":"iscsi","node-name":"lun{lun}","transport":"tcp",'
+                      f'"portal":"127.0.0.1:{path.port}","target":"{IQN}","lun":{lun},'
+                      f'"initiator-name":"{initiator(name)}","header-digest":"none"}}')
+            arguments += [
+                "-blockdev", source, "-device", f"virtio-scsi-pci,id=scsi{lun}",
+                "-device", f"scsi-block,id=disk{lun},bus=scsi{lun}.0,drive=lun{lun},share-rw=on,"
+                           "rerror=report,werror=report"]
+        for at, network in enumerate(NETWORKS):
+            arguments += network_card(network, own, number, at)
+        arguments += ["-device", "i6300esb"]
+        super().__init__(name, directory, images, "node", {"id": number}, arguments)
+        self.number = number
+        self.paths = paths
+        self.beat, self.data = paths
+        self.mac = bytes([0x52, 0x54, 0x00, 0x4E, number, 0])
+
+    def ask(self, arguments, patience=30):
+        """Runs `standfast` and reads its JSON; None if it has nothing to say."""
+        result = self.run(f"standfast --node {self.name} {arguments} --json 2>&3", patience)
+        try:
+            return json.loads(result.text)
+        except ValueError:
+            return None
+
+    def status(self):
+        return self.ask("status")
+
+    def history(self, limit=400):
+        return (self.ask(f"history --limit {limit}") or {}).get("entries", [])
+
+    def uptime(self):
+        """Seconds since its boot, on the clock of its records."""
+        return float(self.must("cut -d ' ' -f 1 /proc/uptime"))
+
+    def roles(self):
+        """Process ids of guard, core and runner."""
+        return {name: one["pid"] for name, one in self.status()["page"]["processes"].items()}
+
+    def holds(self):
+        """What of the task is on it: address, program, mount."""
+        text = self.must(f"ip addr show dev svc0 | grep -q ' {SERVICE}/' && echo address; "
+                         "pidof writer >/dev/null && echo program; "
+                         "grep -q ' /srv/data ' /proc/mounts && echo mount; true")
+        return set(text.split())
+
+
+def initiator(name):
+    return f"{IQN.rsplit(':', 1)[0]}:{name}"
+
+
+class Cluster:
+    """See the module. Everything ends with `close`, or with this process."""
+
+    def __init__(self, directory, settings, images):
+        self.directory = directory
+        self.settings = settings
+        self.switch = Switch()
+        self.client = None
+        self.port = free_port()
+        self.volumes = [directory / f"volume{number}.img" for number in range(3)]
+        self._make_volumes()
+        self.ring = audit.Ring(self.volumes[DATA])
+        self.target = self._target(images)
+        self.nodes = []
+        for number, name in enumerate(NODES, 1):
+            paths = [Path(f"{name}-{kind}", self.port, bytes([0, 2, 0x3D, number, 0, lun]))
+                     for lun, kind in enumerate(["beat", "data"])]
+            node = Node(number, directory, images, paths)
+            for network in NETWORKS:
+                self.switch.plug(name, network, node.directory)
+            self.nodes.append(node)
+
+    def _make_volumes(self):
+        for path, size in zip(self.volumes, SIZES):
+            if path == self.volumes[BEAT]:
+                with path.open("wb") as file:
+                    file.truncate(size)
+            else:
+                audit.make_volume(path, size, RING_BLOCKS, self.directory / "fill")
+
+    def _target(self, images):
+        arguments = own_disk(self.directory / "target.img", 16 * MIB)
+        for path, size in zip(self.volumes, SIZES):
+            arguments += own_disk(path, size)
+        arguments += ["-netdev", "user,id=net,restrict=on,"
+                      f"hostfwd=tcp:127.0.0.1:{self.port}-10.0.2.15:3260",
+                      "-device", "virtio-net-pci,netdev=net,romfile="]
+        words = {f"serial-{number}": serial for number, serial in enumerate(SERIALS)}
+        return Guest("target", self.directory, images, "target", {**words, "iqn": IQN}, arguments)
+
+    def boot(self):
+        """Switches everything on and forms the cluster with the task running."""
+        audit.make_small(self.directory / "target.img", 16 * MIB)
+        self.target.power_on()
+        for node in self.nodes:
+            audit.make_small(self.directory / f"{node.name}.img", 16 * MIB)
+            node.power_on(wait=False)
+        for node in self.nodes:
+            node.await_boot(0)
+        self.client = Client(self.switch, {node.mac: node.name for node in self.nodes})
+        self.nodes[0].must(f"standfast --node n1 disk format {by_id(BEAT)} --yes --force")
+        for node in self.nodes:
+            node.must("touch /var/lib/enabled && sync")
+            node.must("setsid /rig/service >/dev/null 2>&1 & true")
+        self.await_whole()
+
+    def node(self, name):
+        return next(node for node in self.nodes if node.name == name)
+
+    def other(self, node):
+        """The other one of a pair."""
+        return next(one for one in self.nodes if one is not node)
+
+    def owner(self):
+        """The node whose program a client reaches now."""
+        return self.node(until("an owner of the service", self.client.owner))
+
+    def await_owner(self, node, patience=30.0):
+        """Waits until this node answers the client, and nobody else."""
+        until(f"{node.name} to answer", lambda: self.client.owner() == node.name, patience)
+
+    def await_whole(self, patience=90.0):
+        """Waits until every node is a member, all links are up and the task runs."""
+        seen = {}
+
+        def whole():
+            for node in self.nodes:
+                status = node.status() or {}
+                seen[node.name] = trouble_of(status)
+                if seen[node.name]:
+                    return False
+            return self.client.owner() is not None
+
+        try:
+            until("a whole cluster", whole, patience, 0.2)
+        except Trouble as trouble:
+            raise Trouble(f"{trouble}: {seen}") from None
+        return self.owner()
+
+    def heal(self):
+        """Mends every cable and path, resumes and switches on what is not running."""
+        self.switch.heal()
+        if not self.target.is_on():
+            self.target.power_on()
+        for node in self.nodes:
+            for path in node.paths:
+                path.heal()
+            if not node.is_on():
+                node.power_on()
+                continue
+            node.thaw()
+            node.resume()
+            for network in NETWORKS:
+                node.cable(network, True)
+        return self.await_whole()
+
+    def stop_task(self):
+        self.nodes[0].must(f"standfast --node n1 stop {TASK}", 60)
+
+    def start_task(self):
+        self.nodes[0].must(f"standfast --node n1 start {TASK}", 60)
+        return self.await_whole()
+
+    def task(self, node):
+        """What this node says of the task."""
+        return node.status()["tasks"][0]
+
+    def standing(self):
+        """What must not change while nothing may happen: owner, its epoch, and every boot."""
+        owner = self.owner()
+        boots = {node.name: node.agent.boot_id for node in self.nodes}
+        return owner.name, self.task(owner)["epoch"], boots
+
+    def audit(self):
+        """Stops the task, and proves ring and file system from the array; starts it again."""
+        self.stop_task()
+        wrong = self.ring.complaints()
+        if said := audit.check_file_system(self.volumes[DATA]):
+            wrong.append(f"the file system: {said}")
+        if wrong:
+            raise Trouble("the audit found: " + "; ".join(wrong[:10]))
+        self.start_task()
+
+    def stranger(self, lun=DATA):
+        """A session of somebody who is no node."""
+        return Initiator(self.port, IQN, initiator("stranger"), lun)
+
+    def keep_evidence(self, place):
+        """Copies what helps to understand a failure."""
+        place.mkdir(parents=True, exist_ok=True)
+        for guest in [self.target, *self.nodes]:
+            for name in ["console.log", "daemon.log", "qemu.log"]:
+                if (guest.directory / name).exists():
+                    shutil.copy(guest.directory / name, place / f"{guest.name}-{name}")
+        for node in self.nodes:
+            for path in node.paths:
+                lines = [f"{event.asked:.4f} {event}" for event in path.events[-2000:]]
+                lines += [f"{operation:02x}: {count}" for operation, count in path.counts().items()]
+                (place / f"{path.name}.log").write_text("\n".join(lines))
+            try:
+                for command in ["status", "history --limit 200"]:
+                    told = f"standfast --node {node.name} {command}; dmesg | tail -n 50"
+                    text = node.run(told, 10)
+                    (place / f"{node.name}-{command.split()[0]}").write_text(text.text)
+            except Exception as trouble:  # a machine that is off or hangs says nothing
+                (place / f"{node.name}-silent").write_text(str(trouble))
+
+    def check_owners(self, since):
+        """Two owners must never have answered one question. One or two questions may fall between
+        the last answer of the old one and the first of the new."""
+        both = self.client.two_owners(since)
+        if len(both) > 2:
+            raise Trouble(f"two owners answered {len(both)} questions: {both[0]} to {both[-1]}")
+
+    def close(self):
+        if self.client:
+            self.client.stop()
+        for guest in [*self.nodes, self.target]:
+            guest.power_cut()
+
+
+def trouble_of(status):
+    """Why a node's status is not that of a whole cluster; empty if it is."""
+    if status.get("standing") != "member":
+        return f"standing {status.get('standing')}"
+    absent = [one["name"] for one in status["nodes"] if one["state"] != "member"]
+    if absent:
+        return f"no members: {absent}"
+    down = [one["name"] for one in status["links"] if not one["up"]]
+    if down:
+        return f"links down: {down}"
+    idle = [one["name"] for one in status["tasks"] if one["state"] != "started"]
+    return f"tasks not started: {idle}" if idle else ""
+
+
+def now():
+    return time.monotonic()
+
+
+def make_images(directory, settings):
+    """The kernel and the initrds, with this cluster's configuration."""
+    files = {
+        "/etc/standfast/cluster.toml": (settings.toml().encode(), 0o644),
+        "/etc/standfast/secret": (f"{SECRET}\n".encode(), 0o600),
+    }
+    return image.build(directory, settings.binaries, files)

@@ -1,0 +1,369 @@
+"""What happens to the cluster, and what must follow.
+
+Each scenario is a function with a sentence. It gets a whole cluster with the task running, and
+leaves one that `heal` can make whole. One that needs another cluster says so with `needs`.
+"""
+
+import time
+
+from rig.cluster import HEARTBEATS, now
+from rig.guest import Trouble, until
+from rig.proxy import CONFLICT, HARDWARE, PERSISTENT_RESERVE, round_trips
+
+# A line of the volume object.
+VOLUME = ""
+# Longest time until a node is back after its watchdog, a panic or a reset, in seconds.
+BACK = 60
+
+
+def power_cut(cluster):
+    """The owner loses power while it writes: taken over, nothing written late, nothing lost."""
+    owner, heir, start = setting(cluster)
+    owner.power_cut()
+    cluster.await_owner(heir)
+    report_takeover(cluster, heir, start)
+    owner.power_on()
+    cluster.await_whole()
+    finish(cluster, start)
+
+
+def late_write(cluster):
+    """Writes of the owner still lie in its path when it loses power; they arrive after the
+    takeover, and are refused."""
+    owner, heir, start = setting(cluster)
+    owner.data.hold_requests()
+    held = until("a write to be held", lambda: [
+        event for event in owner.data.since(start) if event.answered is None])
+    owner.power_cut()
+    cluster.await_owner(heir)
+    taken = now()
+    owner.data.heal()
+    until("what was held to be answered", lambda: all(event.answered for event in held), 10)
+    report("held: " + ", ".join(str(event) for event in held))
+    refuse_late(owner, taken)
+    owner.power_on()
+    cluster.await_whole()
+    finish(cluster, start)
+
+
+def paused(cluster):
+    """The owner's clocks stand still for ten seconds: it wakes up believing its lease. Its writes are
+    refused, and it lets go as soon as it knows."""
+    owner, heir, start = setting(cluster)
+    owner.pause()
+    cluster.await_owner(heir)
+    time.sleep(max(0.0, start + 10 - now()))
+    resumed = now()
+    owner.resume()
+    until("the former owner to let go", lambda: not owner.holds(), 30)
+    report(f"let go {now() - resumed:.1f} s after it woke up; two owners answered "
+           f"{len(cluster.client.two_owners(start))} questions of a hundred a second")
+    cluster.await_whole()
+    refuse_late(owner, resumed)
+    expect(cluster.owner() is heir, "the task went back by itself")
+    cluster.audit()
+
+
+def frozen(cluster):
+    """The owner's host stalls for ten seconds, its clocks run on: it wakes up knowing that its
+    lease is over."""
+    owner, heir, start = setting(cluster)
+    owner.freeze()
+    cluster.await_owner(heir)
+    time.sleep(max(0.0, start + 10 - now()))
+    thawed = now()
+    owner.thaw()
+    until("the former owner to let go", lambda: not owner.holds(), 30)
+    report(f"let go {now() - thawed:.1f} s after it woke up")
+    cluster.await_whole()
+    refuse_late(owner, thawed)
+    cluster.audit()
+
+
+def watchdog(cluster):
+    """Core and guard stop at once in a running owner: the hardware resets it."""
+    hang(cluster, "WATCHDOG")
+
+
+def softdog(cluster):
+    """The same with the kernel's own watchdog, which is all that some machines have."""
+    owner = cluster.owner()
+    boot = owner.agent.boot_id
+    owner.must("ln -sf /dev/watchdog1 /dev/watchdog-rig")
+    owner.must(f"kill -TERM {owner.roles()['guard']}")
+    cluster.await_owner(cluster.other(owner))
+    cluster.await_whole()
+    expect(owner.agent.boot_id == boot, f"{owner.name} was reset by leaving the cluster")
+    owner.must(f"standfast --node {owner.name} move web {owner.name}", 60)
+    cluster.await_owner(owner)
+    hang(cluster, "RESET")
+
+
+def hang(cluster, event):
+    """Stops core and guard of the owner; waits for this event of its machine."""
+    owner, heir, start = setting(cluster)
+    boots, seen = owner.agent.boots, owner.monitor.count(event)
+    roles = owner.roles()
+    owner.must(f"kill -STOP {roles['guard']} {roles['core']}")
+    cluster.await_owner(heir)
+    until("the watchdog to fire", lambda: owner.monitor.count(event) > seen, 30)
+    report(f"reset {now() - start:.1f} s after the hang; two owners answered "
+           f"{len(cluster.client.two_owners(start))} questions of a hundred a second")
+    owner.agent.await_boot(boots, BACK)
+    cluster.await_whole()
+    cluster.audit()
+
+
+def guard_killed(cluster):
+    """The guard of the owner is killed: it is started again, or the node is reset; either way the
+    task runs, once."""
+    owner, _, start = setting(cluster)
+    boot = owner.agent.boot_id
+    owner.must(f"kill -KILL {owner.roles()['guard']}")
+    cluster.await_whole()
+    report(f"{cluster.owner().name} has the task, {owner.name} was "
+           + ("not reset" if owner.agent.boot_id == boot else "reset"))
+    finish(cluster, start)
+
+
+def storage_path_cut(cluster):
+    """The owner's path to the data fails with errors: the task moves, nobody reboots, and the node
+    can have the task again once the path is mended."""
+    owner, heir, start = setting(cluster)
+    _, _, boots = cluster.standing()
+    owner.data.fail(HARDWARE)
+    cluster.await_owner(heir, 60)
+    report_gap(cluster, start)
+    owner.data.heal()
+    until("the former owner to let go", lambda: not owner.holds(), 60)
+    cluster.await_whole()
+    same_boots(cluster, boots)
+    move_back(cluster, owner)
+    finish(cluster, start)
+
+
+def storage_path_hung(cluster):
+    """The owner's path to the data gives no answer at all: the task moves, and the node can have it
+    again once the path is mended."""
+    owner, heir, start = setting(cluster)
+    boot = owner.agent.boot_id
+    owner.data.hold_requests()
+    cluster.await_owner(heir, 90)
+    report_gap(cluster, start)
+    taken = now()
+    owner.data.heal()
+    cluster.await_whole()
+    until("the former owner to let go", lambda: not owner.holds(), 60)
+    refuse_late(owner, taken)
+    report(f"{owner.name} was {'not ' if owner.agent.boot_id == boot else ''}reset")
+    move_back(cluster, owner)
+    finish(cluster, start)
+
+
+def array_gone(cluster):
+    """Both volumes give no answer for thirty seconds, for everybody: nobody shoots anybody, and the
+    task goes on where it was."""
+    before, start = cluster.standing(), now()
+    cluster.target.freeze()
+    time.sleep(30)
+    cluster.target.thaw()
+    cluster.await_whole()
+    unchanged(cluster, before)
+    await_writes(cluster)
+    finish(cluster, start)
+
+
+def array_power_cycle(cluster):
+    """The array loses power and comes back: registrations and reservation are as before, and so
+    is everything else."""
+    before, start = cluster.standing(), now()
+    held = reservation_of(cluster)
+    cluster.target.power_cut()
+    cluster.target.power_on()
+    cluster.await_whole()
+    unchanged(cluster, before)
+    after = reservation_of(cluster)
+    expect(after == held, f"the reservation was {held} and is {after}")
+    await_writes(cluster)
+    finish(cluster, start)
+
+
+def cables_cut(cluster):
+    """Both cables between the nodes carry nothing any more, the disk does: nothing moves."""
+    before, start = cluster.standing(), now()
+    cluster.switch.cut(before[0], HEARTBEATS)
+    for node in cluster.nodes:
+        until(f"{node.name} to see it", lambda node=node: not any(
+            peer is not None and peer < 2000 for link in node.status()["links"]
+            for peer in link["peers"].values() if link["name"] in HEARTBEATS))
+    unchanged(cluster, before)
+    cluster.switch.heal()
+    cluster.await_whole()
+    unchanged(cluster, before)
+    finish(cluster, start)
+
+
+def cut_off(cluster):
+    """The owner loses its cables and both its paths, but lives: another takes over, the owner lets
+    go, and what its path still held is refused when it arrives."""
+    owner, heir, start = setting(cluster)
+    cluster.switch.cut(owner.name, HEARTBEATS)
+    owner.beat.hold_requests()
+    owner.data.hold_requests()
+    cluster.await_owner(heir)
+    report_takeover(cluster, heir, start)
+    until("the owner to let go of the address", lambda: "address" not in owner.holds(), 20)
+    taken = now()
+    cluster.switch.heal()
+    owner.beat.heal()
+    owner.data.heal()
+    cluster.await_whole()
+    until("the former owner to let go", lambda: not owner.holds(), 60)
+    refuse_late(owner, taken)
+    finish(cluster, start)
+
+
+def panic(cluster):
+    """The owner's kernel panics and hangs: taken over, and the watchdog resets it."""
+    owner, heir, start = setting(cluster)
+    boots = owner.agent.boots
+    owner.start("echo 0 > /proc/sys/kernel/panic; echo c > /proc/sysrq-trigger")
+    cluster.await_owner(heir)
+    report_takeover(cluster, heir, start)
+    owner.agent.await_boot(boots, BACK)
+    cluster.await_whole()
+    finish(cluster, start)
+
+
+def three_resets(cluster):
+    """The reset button of the owner, three times in a row: taken over once, and nobody else is
+    touched."""
+    owner, heir, start = setting(cluster)
+    boot = heir.agent.boot_id
+    for _ in range(3):
+        owner.reset()
+    cluster.await_owner(heir)
+    cluster.await_whole()
+    expect(cluster.owner() is heir, "the task went back by itself")
+    expect(heir.agent.boot_id == boot, f"{heir.name} was reset too")
+    finish(cluster, start)
+
+
+def fast_reboot(cluster):
+    """The owner is back before anybody could miss it: its new boot proves that its old life is
+    over, and the task runs again without waiting for `detect`."""
+    owner, _, start = setting(cluster)
+    epoch = cluster.task(owner)["epoch"]
+    owner.reset()
+    cluster.await_whole()
+    report_gap(cluster, start)
+    task = cluster.task(cluster.owner())
+    expect(task["epoch"] > epoch, "the task has the epoch of its old life")
+    expect("reboot" in task["cause"] or "boot" in task["cause"],
+           f"the cause is not the reboot: {task['cause']}")
+    finish(cluster, start)
+
+
+def fence(cluster):
+    """A takeover asks the array for the volume in at most five round trips."""
+    owner, heir, start = setting(cluster)
+    owner.power_cut()
+    cluster.await_owner(heir)
+    asked = [event for event in heir.data.since(start) if event.operation in PERSISTENT_RESERVE]
+    report("asked: " + ", ".join(str(event) for event in asked))
+    expect(asked, "no reservation was taken")
+    expect(round_trips(asked) <= 5, f"it took {round_trips(asked)} round trips")
+    owner.power_on()
+    cluster.await_whole()
+    finish(cluster, start)
+
+
+def setting(cluster):
+    """Owner, heir, and the moment before anything happens; the owner writes."""
+    cluster.client.forget()
+    await_writes(cluster)
+    owner = cluster.owner()
+    return owner, cluster.other(owner), now()
+
+
+def finish(cluster, start):
+    """What must hold after every scenario in which no clock stood still."""
+    cluster.check_owners(start)
+    cluster.audit()
+
+
+def await_writes(cluster):
+    """Waits until the owner writes to the volume."""
+    path, start = cluster.owner().data, now()
+    until("a write of the owner", lambda: path.writes_done(start))
+
+
+def refuse_late(owner, since):
+    """Nothing that a former owner wrote took effect since then."""
+    late = owner.data.writes_done(since)
+    expect(not late, f"{len(late)} writes of {owner.name} took effect after it was out, "
+                     f"the first: {late[0] if late else ''}")
+    refused = [event for event in owner.data.events
+               if event.status == CONFLICT and event.answered >= since]
+    report(f"the array refused {len(refused)} commands of {owner.name}")
+
+
+def move_back(cluster, node):
+    node.must(f"standfast --node {node.name} move web {node.name}", 60)
+    cluster.await_owner(node)
+
+
+def same_boots(cluster, boots):
+    now_ = {node.name: node.agent.boot_id for node in cluster.nodes}
+    expect(now_ == boots, "a node was reset that needed none")
+
+
+def unchanged(cluster, before):
+    after = cluster.standing()
+    expect(after == before, f"it was {before} and is {after}")
+
+
+def reservation_of(cluster):
+    stranger = cluster.stranger()
+    try:
+        return stranger.reservation(), sorted(set(stranger.keys()))
+    finally:
+        stranger.close()
+
+
+def expect(holds, otherwise):
+    if not holds:
+        raise Trouble(otherwise)
+
+
+def report(text):
+    print(f"  {text}", flush=True)
+
+
+def report_gap(cluster, since):
+    gap, before, after = cluster.client.gap(since)
+    report(f"silent for {gap * 1000:.0f} ms, from {before} to {after}")
+
+
+def report_takeover(cluster, heir, start):
+    """The gap, and its parts as the new owner's records tell them."""
+    report_gap(cluster, start)
+    shift = heir.uptime() - now()
+    for entry in heir.history(30):
+        at = (entry["uptime_ms"] / 1000 - shift - start) * 1000
+        if at > 0:
+            report(f"{at:6.0f} ms  {entry['outcome']}  ({entry['trigger']})")
+
+
+def needs(scenario, **settings):
+    """Gives a scenario a cluster of its own."""
+    scenario.settings = settings
+
+
+needs(fast_reboot, detect="20s")
+
+ALL = [
+    power_cut, late_write, paused, frozen, watchdog, guard_killed, softdog, storage_path_cut,
+    storage_path_hung, array_gone, array_power_cycle, cables_cut, cut_off, panic, three_resets,
+    fence, fast_reboot,
+]
