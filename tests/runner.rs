@@ -534,10 +534,10 @@ fn garbage_on_the_control_socket_is_refused_and_counted() {
     let pid = node.pid();
     let bad: [&[u8]; 5] = [
         b"GET / HTTP/1.0\r\n\r\n",
-        b"SFCT\x01\x00",
-        b"SFCT\x01\x00\x05\x00\x00\x00abc",
-        b"SFCT\x01\x00\xff\xff\xff\xff",
-        b"SFCT\x01\x00\x01\x00\x00\x00\x63",
+        b"SFCT\x02\x00",
+        b"SFCT\x02\x00\x05\x00\x00\x00abc",
+        b"SFCT\x02\x00\xff\xff\xff\xff",
+        b"SFCT\x02\x00\x01\x00\x00\x00\x63",
     ];
     for (at, bytes) in bad.into_iter().enumerate() {
         let answer = node.raw(bytes);

@@ -5,17 +5,19 @@ use std::io::{self, Write};
 use super::status::{age_ms, granted, owner_state, page_state, processes};
 use super::{names, table, words};
 use crate::engine::{LinkStatus, NodeStatus, Snapshot, TaskStatus};
-use crate::node::control::{Names, Status};
+use crate::node::control::{Names, Status, WatchdogStatus};
+use crate::node::page::WatchdogKind;
 
 /// Writes the whole picture.
 pub(super) fn print(status: &Status, out: &mut dyn Write) -> io::Result<()> {
     match &status.snapshot {
-        Some(snapshot) => print_snapshot(&status.names, snapshot, out),
+        Some(snapshot) => print_snapshot(status, snapshot, out),
         None => print_page(status, out),
     }
 }
 
-fn print_snapshot(names: &Names, snapshot: &Snapshot, out: &mut dyn Write) -> io::Result<()> {
+fn print_snapshot(status: &Status, snapshot: &Snapshot, out: &mut dyn Write) -> io::Result<()> {
+    let names = &status.names;
     let me = &names.node;
     let head = vec![
         [format!("cluster {}", names.cluster), {
@@ -24,6 +26,7 @@ fn print_snapshot(names: &Names, snapshot: &Snapshot, out: &mut dyn Write) -> io
         ["this node".to_owned(), standing(snapshot)],
         ["lease".to_owned(), lease(snapshot)],
         ["register".to_owned(), register(names, snapshot)],
+        ["watchdog".to_owned(), watchdog(&status.page.watchdog)],
     ];
     write!(out, "{}", table::rows(head))?;
     let nodes = snapshot
@@ -97,6 +100,34 @@ fn register(names: &Names, snapshot: &Snapshot) -> String {
             let missing = missing.join(", ");
             text.push_str(&format!("; no changes: {missing} cannot agree to them"));
         }
+    }
+    text
+}
+
+fn watchdog(watchdog: &WatchdogStatus) -> String {
+    let mut text = match watchdog.kind {
+        WatchdogKind::None | WatchdogKind::Missing => String::new(),
+        WatchdogKind::StandIn | WatchdogKind::Software | WatchdogKind::Hardware => {
+            let (in_force, asked) = (
+                words::ms(watchdog.in_force_ms),
+                words::ms(watchdog.asked_ms),
+            );
+            let rounded = watchdog.in_force_ms != watchdog.asked_ms;
+            let asked = rounded.then(|| format!(" ({asked} asked for)"));
+            let longest = words::ms(watchdog.longest_pet_ms);
+            let asked = asked.unwrap_or_default();
+            format!("fires after {in_force}{asked}; longest write to it {longest}")
+        }
+    };
+    if let Some(weakness) = watchdog.weakness() {
+        let before = if text.is_empty() { "" } else { "; " };
+        text.push_str(&format!("{before}WEAK: {weakness}"));
+    }
+    if watchdog.caused_boot {
+        text.push_str("; the last boot was its doing");
+    }
+    if watchdog.falling {
+        text.push_str("; THIS NODE IS ABOUT TO RESET ITSELF");
     }
     text
 }
@@ -230,6 +261,7 @@ fn print_page(status: &Status, out: &mut dyn Write) -> io::Result<()> {
         "lease lost".to_owned(),
         format!("{} times", page.revocations),
     ]);
+    rows.push(["watchdog".to_owned(), watchdog(&page.watchdog)]);
     for (name, word) in names.tasks.iter().zip(&page.tasks) {
         let (state, epoch) = page_state(*word);
         rows.push([

@@ -306,6 +306,7 @@ fn page_json(names: &Names, page: &PageStatus) -> Value {
         "processes": processes.into_iter().collect::<Map<_, _>>(),
         "addresses": page.addresses,
         "revocations": page.revocations,
+        "watchdog": page.watchdog,
         "tasks": tasks.collect::<Vec<_>>(),
     })
 }

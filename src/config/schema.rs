@@ -92,6 +92,7 @@ pub(super) const WATCHDOG: Schema = Schema {
         key("device", "device = \"/dev/watchdog\""),
         key("stand-in", "stand-in = \"/run/standfast/watchdog\""),
         key("timeout", "timeout = \"10s\""),
+        key("self-fence", "self-fence = true"),
     ],
 };
 

@@ -205,6 +205,8 @@ pub struct WatchdogConfig {
     pub source: WatchdogSource,
     /// Whole seconds without a pet after which the node is reset.
     pub timeout: Span,
+    /// Does a node that cannot let go reset itself? Never without a device.
+    pub self_fence: bool,
     /// Where the source is written; none if it is the default.
     pub(super) written: Option<Place>,
 }

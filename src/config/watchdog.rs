@@ -27,6 +27,7 @@ pub(super) fn read(
     let default = WatchdogConfig {
         source: WatchdogSource::Device("/dev/watchdog".to_owned()),
         timeout: TIMEOUT_DEFAULT.max(long_enough),
+        self_fence: true,
         written: None,
     };
     let Some(table) = top.table("watchdog", problems) else {
@@ -49,9 +50,19 @@ pub(super) fn read(
         check_timeout(timeout, detect, problems);
     }
     let (written, source) = read_source(device, stand_in, problems).unzip();
+    let source = source.unwrap_or(default.source);
+    let is_device = matches!(source, WatchdogSource::Device(_));
+    let self_fence = section.boolean("self-fence", problems);
+    if self_fence == Some(true) && !is_device {
+        let span = section.value("self-fence").map(toml::Spanned::span);
+        let problem = "without a watchdog device this node does not reset itself";
+        let remedy = "write `device = \"/dev/watchdog\"`, or remove `self-fence`";
+        problems.push(Problem::error(span, problem, remedy));
+    }
     WatchdogConfig {
-        source: source.unwrap_or(default.source),
+        source,
         timeout: timeout.map_or(default.timeout, |timeout| timeout.value),
+        self_fence: is_device && self_fence.unwrap_or(true),
         written: written.map(Place),
     }
 }

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::page::WatchdogKind;
 use super::paths;
 use crate::config::{Config, NodeConfig};
 use crate::engine::{Command, Record, Snapshot};
@@ -28,7 +29,7 @@ use crate::model::{NodeId, TaskIndex};
 pub const MAGIC: [u8; 4] = *b"SFCT";
 
 /// Version of requests and responses.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Length of the header in bytes.
 pub const HEADER_BYTES: usize = 10;
@@ -135,6 +136,50 @@ pub struct PageStatus {
     pub revocations: u64,
     /// State word of each configured task as the core wrote it.
     pub tasks: Vec<u64>,
+    /// What watches the guard.
+    pub watchdog: WatchdogStatus,
+}
+
+/// The watchdog in a [`PageStatus`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WatchdogStatus {
+    /// What sort.
+    pub kind: WatchdogKind,
+    /// Its timeout as configured, in milliseconds; 0 if there is none.
+    pub asked_ms: f64,
+    /// Its timeout in force.
+    pub in_force_ms: f64,
+    /// The longest write to it that the guard has seen.
+    pub longest_pet_ms: f64,
+    /// Writes to it that took longer than an eighth of the timeout.
+    pub late_pets: u64,
+    /// It has caused the last boot.
+    pub caused_boot: bool,
+    /// The node is about to reset itself.
+    pub falling: bool,
+}
+
+impl WatchdogStatus {
+    /// What weakens it, in a phrase; none for hardware with time to spare.
+    #[must_use]
+    pub fn weakness(&self) -> Option<String> {
+        let told = match self.kind {
+            WatchdogKind::None => "there is none: a node that hangs is not reset".to_owned(),
+            WatchdogKind::Missing => {
+                "the configured device cannot be had: a node that hangs is not reset".to_owned()
+            }
+            WatchdogKind::StandIn => "it is a stand-in and resets nothing".to_owned(),
+            WatchdogKind::Software => {
+                "it is a timer of the kernel: one that hangs is not reset".to_owned()
+            }
+            WatchdogKind::Hardware if self.late_pets > 0 => format!(
+                "{} writes to it took long, the longest {:.0} ms",
+                self.late_pets, self.longest_pet_ms
+            ),
+            WatchdogKind::Hardware => return None,
+        };
+        Some(told)
+    }
 }
 
 /// Names from the configuration.

@@ -26,7 +26,14 @@
 //! | 19 | runner | boot time of its last turn, ns |
 //! | 20 | core | 1: the node has left, the guard may end |
 //! | 21 | core | restarts of the core seen by the core itself |
+//! | 22 | guard | watchdog: a [`WatchdogKind`] in the low byte, bit 8: it caused this boot |
+//! | 23, 24 | guard | timeout of the watchdog as configured and as in force, ns |
+//! | 25, 26 | guard | longest pet of the watchdog in ns, count of pets that took long |
+//! | 27 | runner | starts of the daemon whose watchdog it has told of; see word 3 |
+//! | 28 | guard | why the node is about to reset itself, as `Reason`; 0 = it is not |
 //! | 64..128 | core | state of each task here, as `TaskState`, and its epoch << 8 |
+
+use serde::{Deserialize, Serialize};
 
 /// Words of the page.
 pub const PAGE_WORDS: usize = 512;
@@ -80,6 +87,53 @@ pub mod word {
     pub const LEFT: usize = 20;
     /// Starts of the core.
     pub const CORE_STARTS: usize = 21;
+    /// Kind of the watchdog, and whether it caused this boot.
+    pub const WATCHDOG: usize = 22;
+    /// Its timeout as configured.
+    pub const WATCHDOG_ASKED: usize = 23;
+    /// Its timeout in force.
+    pub const WATCHDOG_IN_FORCE: usize = 24;
+    /// Longest pet.
+    pub const PET_LONGEST: usize = 25;
+    /// Count of pets that took long.
+    pub const PETS_LATE: usize = 26;
+    /// Start whose watchdog was told of.
+    pub const WATCHDOG_TOLD: usize = 27;
+    /// Why the node resets itself.
+    pub const FALL: usize = 28;
     /// First of the tasks' states.
     pub const TASK_STATES: usize = 64;
+}
+
+/// In [`word::WATCHDOG`]: the last boot was the watchdog's doing.
+pub const CAUSED_BOOT: u64 = 1 << 8;
+
+/// What watches this node's guard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum WatchdogKind {
+    /// Nothing, as configured.
+    #[default]
+    None,
+    /// Nothing, although a device is configured: it cannot be had.
+    Missing,
+    /// A file that records the pets and resets nothing.
+    StandIn,
+    /// A timer of the kernel, which a kernel that hangs takes with it.
+    Software,
+    /// Hardware.
+    Hardware,
+}
+
+impl WatchdogKind {
+    /// The kind with this number; [`WatchdogKind::None`] for a number that has none.
+    #[must_use]
+    pub fn from_number(number: u8) -> WatchdogKind {
+        use WatchdogKind::{Hardware, Missing, None, Software, StandIn};
+        let all = [None, Missing, StandIn, Software, Hardware];
+        all.into_iter()
+            .find(|kind| *kind as u8 == number)
+            .unwrap_or_default()
+    }
 }

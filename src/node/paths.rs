@@ -50,6 +50,13 @@ pub fn register(state_dir: &Path, cluster: &ClusterId, node: NodeId) -> PathBuf 
     state_dir.join(format!("register-{cluster}-{node}"))
 }
 
+/// What a node writes down before it resets itself; named like its own record.
+#[must_use]
+pub fn last_words(state_dir: &Path, cluster: &ClusterId, node: NodeId) -> PathBuf {
+    let cluster: String = cluster.iter().map(|byte| format!("{byte:02x}")).collect();
+    state_dir.join(format!("last-words-{cluster}-{node}"))
+}
+
 /// The cgroup that has one cgroup for each task of this node, below where cgroup2 is mounted.
 /// Outside of the daemon's own unit, so that a restart of the daemon does not end the tasks.
 /// Cluster and node are in the name because several daemons may run on one machine.

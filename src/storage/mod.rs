@@ -1,4 +1,6 @@
-//! What Standfast keeps on disks: the area that nodes share, and each node's own record.
+//! What Standfast keeps on disks: the area that nodes share, each node's own record, and the last
+//! words of a node that resets itself.
 
 pub mod area;
 pub mod kept;
+pub mod last_words;

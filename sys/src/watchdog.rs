@@ -47,6 +47,9 @@ const WDIOS_DISABLECARD: i32 = 0x0001;
 /// The byte that announces a clean end.
 const MAGIC_CLOSE: &[u8] = b"V";
 
+/// How the driver `softdog` calls itself (drivers/watchdog/softdog.c).
+const SOFTDOG: &str = "Software Watchdog";
+
 /// What a watchdog is and can.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Support {
@@ -59,6 +62,9 @@ pub struct Support {
     pub can_disarm: bool,
     /// It is only a stand-in and resets nothing.
     pub stand_in: bool,
+    /// It is a timer of the kernel itself (`softdog`): a kernel that hangs with interrupts off does
+    /// not fire it.
+    pub software: bool,
 }
 
 /// An armed watchdog.
@@ -150,6 +156,7 @@ impl Watchdog {
                 sets_timeout: true,
                 can_disarm: true,
                 stand_in: true,
+                software: false,
             });
         }
         let mut info = Info::default();
@@ -161,16 +168,19 @@ impl Watchdog {
             .iter()
             .position(|byte| *byte == 0)
             .unwrap_or(32);
+        let identity = String::from_utf8_lossy(&info.identity[..length]).into_owned();
         Ok(Support {
-            identity: String::from_utf8_lossy(&info.identity[..length]).into_owned(),
             sets_timeout: info.options & WDIOF_SETTIMEOUT != 0,
             can_disarm: info.options & WDIOF_MAGICCLOSE != 0,
             stand_in: false,
+            software: identity == SOFTDOG,
+            identity,
         })
     }
 
-    /// Asks for a timeout and returns the one in force, read back: hardware rounds, and only that
-    /// number counts. Also pets. A stand-in agrees to everything.
+    /// Asks for a timeout and returns the one in force: hardware rounds, and only what the driver
+    /// answers and what is read back counts, the longer of the two. Also pets. A stand-in agrees to
+    /// everything.
     ///
     /// # Errors
     ///
@@ -183,15 +193,30 @@ impl Watchdog {
         // SAFETY: the call reads and writes a live int.
         let result = unsafe { calls::set_timeout(self.descriptor(), &raw mut value) };
         result.naming("set the timeout of watchdog", self.path.display())?;
+        Ok(self.seconds(value)?.max(self.timeout()?))
+    }
+
+    /// Seconds without a pet after which it fires.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` if the driver cannot tell; a stand-in never fires and cannot either.
+    pub fn timeout(&self) -> Result<u32, Failed> {
+        const READ: &str = "read the timeout of watchdog";
+        if self.kind != Kind::Device {
+            return Err(Failed::new(READ, self.path.display(), Errno::EOPNOTSUPP));
+        }
+        let mut value = 0;
         // SAFETY: the call writes a live int.
         let result = unsafe { calls::get_timeout(self.descriptor(), &raw mut value) };
-        result.naming("read the timeout of watchdog", self.path.display())?;
+        result.naming(READ, self.path.display())?;
+        self.seconds(value)
+    }
+
+    fn seconds(&self, value: i32) -> Result<u32, Failed> {
         u32::try_from(value).map_err(|_| {
-            Failed::new(
-                "trust the timeout of watchdog",
-                self.path.display(),
-                Errno::ERANGE,
-            )
+            let operation = "trust the timeout of watchdog";
+            Failed::new(operation, self.path.display(), Errno::ERANGE)
         })
     }
 
@@ -310,6 +335,9 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"");
         let support = watchdog.support().unwrap();
         assert!(support.stand_in && support.can_disarm && support.sets_timeout);
+        assert!(!support.software);
+        let unknown = watchdog.timeout().unwrap_err();
+        assert_eq!(unknown.errno(), Some(libc::EOPNOTSUPP));
         assert_eq!(watchdog.set_timeout(10).unwrap(), 10);
         assert!(!watchdog.boot_status().unwrap());
         assert_eq!(watchdog.time_left().unwrap(), None);

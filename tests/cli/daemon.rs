@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use standfast::engine::{Class, Command, Record};
 use standfast::model::TaskState;
 use standfast::node::control::{
-    Code, HistoryEntry, MAGIC, Refused, Request, Response, other_version,
+    Code, HistoryEntry, MAGIC, Refused, Request, Response, VERSION, WatchdogStatus, other_version,
 };
+use standfast::node::page::WatchdogKind;
 use standfast::time::Instant;
 
 use crate::rig::{Place, node, task, web, well, with_task};
@@ -121,6 +122,34 @@ fn what_needs_attention_is_exit_1() {
     let ran = place.run(&["status"]).exits(1).says("Needs attention");
     ran.says("! link cable-1 is down: no carrier")
         .says("! web does not run: its start failed");
+}
+
+#[test]
+fn a_weak_watchdog_is_shown_with_what_its_driver_made_of_it() {
+    let place = Place::new();
+    place.serve(|_| {
+        let mut weak = well();
+        weak.page.watchdog = WatchdogStatus {
+            kind: WatchdogKind::Software,
+            asked_ms: 10_000.0,
+            in_force_ms: 16_000.0,
+            longest_pet_ms: 2_100.0,
+            late_pets: 3,
+            caused_boot: true,
+            falling: false,
+        };
+        status(weak)
+    });
+    let ran = place.run(&["status"]).exits(0);
+    let ran = ran.says("fires after 16.0 s (10.0 s asked for); longest write to it 2.1 s");
+    ran.says("WEAK: it is a timer of the kernel")
+        .says("the last boot was its doing");
+    let report = place.run(&["status", "--json"]).exits(0).json();
+    let watchdog = &report["page"]["watchdog"];
+    assert_eq!(
+        (&watchdog["kind"], &watchdog["late_pets"]),
+        (&"software".into(), &3.into())
+    );
 }
 
 #[test]
@@ -417,18 +446,19 @@ fn a_daemon_of_another_version_says_so_itself() {
     let ran = place
         .run(&["status"])
         .exits(6)
-        .warns("speaks version 1 of the control socket");
+        .warns(&format!("speaks version {VERSION} of the control socket"));
     ran.warns("use the program that came with the daemon");
 }
 
 #[test]
 fn garbage_is_not_believed() {
+    assert_eq!(VERSION, 2, "as in the bytes below");
     let answers: [&[u8]; 5] = [
         b"",
         b"HTTP/1.1 400 Bad Request\r\n\r\n",
-        b"SFCT\x01\x00\xff\xff\xff\xff",
-        b"SFCT\x01\x00\x08\x00\x00\x00half",
-        b"SFCT\x01\x00\x03\x00\x00\x00\xff\xff\xff",
+        b"SFCT\x02\x00\xff\xff\xff\xff",
+        b"SFCT\x02\x00\x08\x00\x00\x00half",
+        b"SFCT\x02\x00\x03\x00\x00\x00\xff\xff\xff",
     ];
     for answer in answers {
         let place = Place::new();

@@ -13,7 +13,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use standfast::config::Timing;
 use standfast::model::TaskIndex;
-use standfast::node::guard::{AddressPlan, Control, Guard, Parts, Plan, TaskPlan, queue, start};
+use standfast::node::guard::{
+    AddressPlan, Control, Guard, LastRung, Parts, Plan, TaskPlan, queue, start,
+};
 use standfast::node::messages::{FromGuard, ToGuard};
 use standfast::node::page::word;
 use standfast::node::paths;
@@ -139,6 +141,16 @@ pub(crate) struct Running {
 
 /// Starts a guard's loop as `standfastd` does, in a thread of this process.
 pub(crate) fn start_guard(run_dir: &Path, name: &str, timing: Timing) -> Running {
+    start_guard_with(run_dir, name, timing, None)
+}
+
+/// The same with the means to reset the machine, or what the test takes for it.
+fn start_guard_with(
+    run_dir: &Path,
+    name: &str,
+    timing: Timing,
+    last_rung: Option<LastRung>,
+) -> Running {
     let page = Arc::new(start::page(run_dir, BOOT).unwrap());
     let control = Arc::new(Control::default());
     let listener = SeqListener::bind(&paths::guard_socket(run_dir), 0o600).unwrap();
@@ -151,7 +163,10 @@ pub(crate) fn start_guard(run_dir: &Path, name: &str, timing: Timing) -> Running
         control: control.clone(),
         voice,
     };
-    let guard = Guard::new(parts).unwrap();
+    let mut guard = Guard::new(parts).unwrap();
+    if let Some(last_rung) = last_rung {
+        guard.arm(last_rung);
+    }
     Running {
         control,
         thread: thread::spawn(move || guard.run()),
@@ -198,6 +213,11 @@ impl Rig {
     /// The same with other times.
     pub(crate) fn guard_with(&self, timing: Timing) -> Running {
         start_guard(self.directory.path(), &self.name, timing)
+    }
+
+    /// Starts a guard in this process that falls as this says when it cannot let go.
+    pub(crate) fn guard_that_falls(&self, last_rung: LastRung) -> Running {
+        start_guard_with(self.directory.path(), &self.name, timing(), Some(last_rung))
     }
 
     /// Starts a guard in a process of its own, to be stopped and killed.

@@ -21,6 +21,7 @@ mod cgroups;
 mod children;
 mod clients;
 mod control;
+mod fall;
 mod interfaces;
 mod plan;
 mod rights;
@@ -42,15 +43,17 @@ use standfast_sys::socket::SeqListener;
 use tracing::Level;
 
 pub use control::Control;
+pub use fall::{Farewell, LastRung, Reset, SysRq};
 pub use plan::{AddressPlan, Plan, TaskPlan};
 pub use said::{Ear, Said, Voice, queue};
 pub use thread::{Guard, Parts, SetupError};
-pub use watchdog::{Ending, Petter};
+pub use watchdog::{Armed, Device, Ending, Petter, TooLong};
 
 use self::said::with_cause;
 use self::start::StartError;
 use self::supervisor::{Supervisor, Threads};
 use super::options::{NoName, Options};
+use super::page::WatchdogKind;
 use super::paths;
 use crate::config::Config;
 use crate::time::Span;
@@ -86,6 +89,9 @@ pub enum RunError {
     /// A call of the kernel.
     #[error(transparent)]
     Kernel(#[from] standfast_sys::Failed),
+    /// The watchdog is not what the configuration says.
+    #[error(transparent)]
+    Watchdog(#[from] TooLong),
     /// A thread.
     #[error("cannot make a thread or a loop")]
     Thread(#[from] std::io::Error),
@@ -124,16 +130,14 @@ fn start_and_run(
     }
     let _lock = start::lock(&options.run_dir)?;
     start::publish_configuration(&options.run_dir, text)?;
-    let page = Arc::new(start::page(
-        &options.run_dir,
-        start::boot_id(&options.boot_id)?,
-    )?);
+    let boot = start::boot_id(&options.boot_id)?;
+    let page = Arc::new(start::page(&options.run_dir, boot)?);
     let log = spawn("log", move || ear.write_log())?;
     let plan = Plan::of(config, &node);
     clear_strangers(config, &node, &plan, &voice);
     let control = Arc::new(Control::default());
     let listener = SeqListener::bind(&paths::guard_socket(&options.run_dir), 0o600)?;
-    let guard = Guard::new(Parts {
+    let mut guard = Guard::new(Parts {
         plan,
         page: page.clone(),
         listener,
@@ -157,13 +161,57 @@ fn start_and_run(
         page,
         control,
         &voice,
-    );
+    )?;
+    if watchdog.self_fence && petter.as_ref().is_some_and(is_real) {
+        guard.arm(last_rung(options, config, &node, boot, &voice));
+    }
     let threads = start_threads(guard, petter, &voice)?;
     report_refusals(&voice);
     let code = supervisor.run(threads);
     drop(voice);
     end_log(&log);
     Ok(code)
+}
+
+/// Does it reset this machine? Then the machine is this node's own to reset.
+fn is_real(petter: &Petter) -> bool {
+    match petter.armed().kind {
+        WatchdogKind::Software | WatchdogKind::Hardware => true,
+        WatchdogKind::None | WatchdogKind::Missing | WatchdogKind::StandIn => false,
+    }
+}
+
+/// Opens what the guard resets this node with when it cannot let go.
+fn last_rung(
+    options: &Options,
+    config: &Config,
+    node: &str,
+    boot: u128,
+    voice: &Voice,
+) -> LastRung {
+    let told = |what: &str, error: std::io::Error| {
+        voice.line(Level::WARN, format!("{what}: {error}"));
+    };
+    let reset = SysRq::open().map_err(|error| {
+        told(
+            "without the kernel's reset only the watchdog is left",
+            error,
+        )
+    });
+    let path = config.node(node).map(|node| {
+        let cluster = &config.cluster().id;
+        paths::last_words(&options.state_dir, cluster, node.id)
+    });
+    let farewell = path.and_then(|path| {
+        let made = Farewell::prepare(&path, fall::kernel_log());
+        made.map_err(|error| told("a reset will not be explained", error))
+            .ok()
+    });
+    LastRung {
+        reset: reset.ok().map(|reset| Box::new(reset) as Box<dyn Reset>),
+        farewell,
+        boot: boot.to_be_bytes(),
+    }
 }
 
 fn start_threads(

@@ -9,7 +9,7 @@
 //! It touches no file and writes no log. What can hold it up is the kernel alone (the lock of the
 //! routing tables): then its permission to pet the watchdog runs out by itself.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,12 +27,14 @@ use super::addresses::{Addresses, Note};
 use super::cgroups::Cgroups;
 use super::clients::{self, Clients};
 use super::control::Control;
+use super::fall::{Fall, LastRung, Sight, Step};
 use super::interfaces::Interfaces;
 use super::plan::Plan;
 use super::rights::Rights;
 use super::rule::{Decision, PageReading, Rule};
 use super::said::{Voice, with_cause};
 use crate::config::Timing;
+use crate::model::TaskState;
 use crate::node::messages::{FromGuard, ToGuard};
 use crate::node::page::word;
 use crate::time::{Instant, Span};
@@ -100,6 +102,11 @@ pub struct Guard {
     rule: Rule,
     rights: Rights,
     core_starts: u64,
+    /// Tasks there are.
+    tasks: usize,
+    fall: Fall,
+    /// None where this node is not to reset itself.
+    last_rung: Option<LastRung>,
     /// When to list interfaces and addresses anew.
     look_due: Option<Instant>,
     /// More was waiting than one turn takes.
@@ -129,17 +136,9 @@ impl Guard {
         let registry = || poll.registry().try_clone().map_err(failed("make a loop"));
         let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(failed("make a bell for the core"))?;
-        let listen = [
-            (timer.as_raw_fd(), TIMER),
-            (monitor.as_raw_fd(), MONITOR),
-            (bell.as_raw_fd(), BELL),
-        ];
-        for (descriptor, token) in listen {
-            let registered =
-                poll.registry()
-                    .register(&mut SourceFd(&descriptor), token, Interest::READABLE);
-            registered.map_err(failed("make a loop"))?;
-        }
+        listen(&poll, timer.as_raw_fd(), TIMER)?;
+        listen(&poll, monitor.as_raw_fd(), MONITOR)?;
+        listen(&poll, bell.as_raw_fd(), BELL)?;
         let clients = Clients::new(listener, registry()?).map_err(failed("listen"))?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(failed("make a loop"))?;
         control.set_guard_waker(waker);
@@ -162,6 +161,9 @@ impl Guard {
             addresses,
             cgroups,
             core_starts: control.core_starts(),
+            tasks: plan.tasks.len(),
+            fall: Fall::new(&plan.timing),
+            last_rung: None,
             page,
             control,
             voice,
@@ -172,6 +174,12 @@ impl Guard {
             overdue: false,
             ending_since: None,
         })
+    }
+
+    /// Gives this node the means to reset itself when it cannot let go. Without them, as in a
+    /// container, only the pets end.
+    pub fn arm(&mut self, last_rung: LastRung) {
+        self.last_rung = Some(last_rung);
     }
 
     /// Runs until [`Control::end`] and everything is taken back. True: that is verified. False:
@@ -224,6 +232,7 @@ impl Guard {
             pending: decision.release.unwrap_or(0),
         };
         // Before the release, which may take its time: no pet once it has begun.
+        self.stand_or_fall(now, &decision);
         self.allow_pets(now, &decision);
         if let Some(tasks) = decision.release {
             self.release(tasks, decision.revoked);
@@ -252,12 +261,51 @@ impl Guard {
 
     fn allow_pets(&self, now: Instant, decision: &Decision) {
         let fresh = decision.next.max(now) + self.timing.release.max(PET_FRESH_MIN);
-        let until = match (decision.pet, decision.lease_until) {
+        let pet = decision.pet && !self.fall.has_begun();
+        let until = match (pet, decision.lease_until) {
             (false, _) => Instant(0),
             (true, Some(lease_until)) => fresh.min(lease_until),
             (true, None) => fresh,
         };
         self.control.allow_pets(until);
+    }
+
+    /// The last rung: see [`fall`](super::fall).
+    fn stand_or_fall(&mut self, now: Instant, decision: &Decision) {
+        let Some(rung) = &self.last_rung else { return };
+        let mut sight = Sight::default();
+        if decision.overdue {
+            sight.overdue = decision.release.unwrap_or(0);
+        }
+        if decision.lease_until.is_none() {
+            sight.stuck = self.stuck();
+        }
+        match self.fall.step(now, sight, rung.is_said()) {
+            Step::Stand | Step::Wait => {}
+            Step::Say(reason, tasks) => {
+                rung.say(reason, tasks, self.load(word::EPOCH), now);
+                self.store(word::FALL, reason as u64);
+                let words = reason.words();
+                let line = format!("tasks={tasks:#x} {words}: this node resets itself");
+                self.voice.line(Level::ERROR, line);
+            }
+            Step::Reset => {
+                if let Err(error) = rung.reset() {
+                    let line = format!("no reset, the watchdog has to do it: {error}");
+                    self.voice.line(Level::ERROR, line);
+                }
+            }
+        }
+    }
+
+    /// Tasks that the runner could not stop, bit by task index.
+    fn stuck(&self) -> u64 {
+        let stop_failed = |task: &usize| {
+            let word = self.load(word::TASK_STATES + task);
+            word & 0xff == TaskState::StopFailed as u64
+        };
+        let stuck = (0..self.tasks).filter(stop_failed);
+        stuck.fold(0, |tasks, task| tasks | 1 << task)
     }
 
     /// Takes back what is held for these tasks. Nothing is renewed from the first line on;
@@ -493,6 +541,12 @@ fn answer(
             FromGuard::Refused { reason }
         }
     }
+}
+
+fn listen(poll: &Poll, descriptor: RawFd, token: Token) -> Result<(), SetupError> {
+    poll.registry()
+        .register(&mut SourceFd(&descriptor), token, Interest::READABLE)
+        .map_err(failed("make a loop"))
 }
 
 fn clock() -> Instant {

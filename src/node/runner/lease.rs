@@ -8,8 +8,8 @@ use standfast_sys::clock::boottime_ns;
 use standfast_sys::sharedpage::SharedPage;
 
 use crate::model::TaskIndex;
-use crate::node::control::PageStatus;
-use crate::node::page::{PAGE_WORDS, word};
+use crate::node::control::{PageStatus, WatchdogStatus};
+use crate::node::page::{CAUSED_BOOT, PAGE_WORDS, WatchdogKind, word};
 use crate::node::paths;
 use crate::object::Permit;
 
@@ -77,7 +77,41 @@ impl Lease {
             tasks: (0..tasks)
                 .map(|task| self.load(word::TASK_STATES + task))
                 .collect(),
+            watchdog: self.watchdog(),
         }
+    }
+
+    /// The watchdog as the guard has found it.
+    #[must_use]
+    pub fn watchdog(&self) -> WatchdogStatus {
+        let ms = |word| self.load(word) as f64 / 1e6;
+        let found = self.load(word::WATCHDOG);
+        WatchdogStatus {
+            kind: WatchdogKind::from_number((found & 0xff) as u8),
+            asked_ms: ms(word::WATCHDOG_ASKED),
+            in_force_ms: ms(word::WATCHDOG_IN_FORCE),
+            longest_pet_ms: ms(word::PET_LONGEST),
+            late_pets: self.load(word::PETS_LATE),
+            caused_boot: found & CAUSED_BOOT != 0,
+            falling: self.load(word::FALL) != 0,
+        }
+    }
+
+    /// The boot this page is of.
+    #[must_use]
+    pub fn boot(&self) -> [u8; 16] {
+        let mut boot = [0; 16];
+        boot[..8].copy_from_slice(&self.load(word::BOOT_LOW).to_le_bytes());
+        boot[8..].copy_from_slice(&self.load(word::BOOT_HIGH).to_le_bytes());
+        boot
+    }
+
+    /// Notes that the watchdog of this start of the daemon is told of. Gives how many starts had
+    /// been told of before, and the number of this one.
+    pub fn tell_watchdog(&self) -> (u64, u64) {
+        let start = self.load(word::START);
+        let told = &self.page.words()[word::WATCHDOG_TOLD];
+        (told.swap(start, Ordering::AcqRel), start)
     }
 }
 

@@ -17,6 +17,7 @@ mod history;
 mod keeper;
 mod lease;
 mod serve;
+mod told;
 mod tree;
 mod worker;
 
@@ -190,6 +191,11 @@ impl Runner {
             bell: Arc::clone(&bell),
         };
         let history = History::open(&options.state_dir).map_err(failed("start the history"))?;
+        let words = paths::last_words(&options.state_dir, &config.cluster().id, node.id);
+        for record in told::of_the_start(node.id, &words, &lease) {
+            tell(&record);
+            history.keep(record, None);
+        }
         let mailboxes = start_workers(run_dir, config, node, &keeper, &lease, &mouth)?;
         let shared = Arc::new(Shared::default());
         let (sender, asks) = bounded(ASKS_MAX);
