@@ -161,6 +161,9 @@ pub enum DiskCommand {
     /// Show what the cluster's area on a disk holds
     #[command(long_about = help::SHOW)]
     Show(ShowArgs),
+    /// Test from two nodes whether a disk array is fit for a cluster
+    #[command(long_about = help::CERTIFY)]
+    Certify(CertifyArgs),
 }
 
 /// `disk format`.
@@ -195,6 +198,47 @@ pub struct FormatArgs {
 pub struct ShowArgs {
     /// The disk
     pub device: PathBuf,
+    /// Print one JSON object instead
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `disk certify`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example, at the same time on two nodes:\n  \
+        standfast disk certify /dev/sdb /dev/sdc\n  \
+        standfast disk certify /dev/sdb /dev/sdc --second\n\n\
+        With --json: {device, role, facts: {vendor, product, revision, serial, identity, blocks, \
+        block_bytes, compare_and_write_blocks}, findings: [{asked, question, needed, verdict, \
+        detail, node}], not_tried: [text], fit}.")]
+pub struct CertifyArgs {
+    /// An empty disk by all its SCSI paths on this node, at least 8 MiB
+    #[arg(required = true, value_name = "DEVICE")]
+    pub devices: Vec<PathBuf>,
+    /// This is the second of the two nodes
+    #[arg(long)]
+    pub second: bool,
+    /// Compare-and-write operations of each node
+    #[arg(
+        long,
+        default_value_t = 10_000,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000)
+    )]
+    pub rounds: u32,
+    /// How long nothing may land after a node was ejected
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 30,
+        value_parser = clap::value_parser!(u64).range(1..=90)
+    )]
+    pub settle: u64,
+    /// Overwrite data
+    #[arg(long)]
+    pub force: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
     /// Print one JSON object instead
     #[arg(long)]
     pub json: bool,

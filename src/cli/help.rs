@@ -56,6 +56,16 @@ Shows what the cluster's area on a disk holds: header, what each node wrote last
 register's newest view in words, and all that is damaged. Reads only. Exits with 1 if anything \
 is wrong.";
 
+/// `disk certify`.
+pub(super) const CERTIFY: &str = "\
+Tests from two nodes whether a disk array does what a cluster needs of it.\n\n\
+Run it at the same time on two nodes, on an empty disk of the array, on one of them with \
+--second. The nodes speak with each other through the disk alone. Each question is one that \
+arrays are known to fail: whether a node that was put out can still write, whether what it had \
+under way still lands, whether of two nodes that compare and write at once only one wins. The \
+report names each command and what became of it; with --json it can go to the vendor as it is.\n\n\
+Exits with 1 if the array is not fit, and with 4 if the test could not be run.";
+
 /// `replay`.
 pub(super) const REPLAY: &str = "\
 Decides a recorded run again and compares.\n\n\

@@ -13,6 +13,7 @@
 //! ```
 
 pub mod args;
+mod certify;
 mod check;
 mod context;
 mod disk;
@@ -70,6 +71,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
         Command::Check(args) => check::run(places, args, out),
         Command::Disk(DiskCommand::Format(args)) => disk::format(places, args, out),
         Command::Disk(DiskCommand::Show(args)) => disk::show(places, args, out),
+        Command::Disk(DiskCommand::Certify(args)) => certify::run(args, out),
         Command::Status(args) => status::run(places, args, out),
         Command::Why(args) => history::why(places, args, out),
         Command::History(args) => history::run(places, args, out),

@@ -2,5 +2,6 @@
 //! words of a node that resets itself.
 
 pub mod area;
+pub mod certify;
 pub mod kept;
 pub mod last_words;

@@ -252,3 +252,16 @@ fn a_torn_header_is_told_from_a_damaged_copy() {
         .json();
     assert!(report["header"].is_null() && report["problems"][0].is_string());
 }
+
+#[test]
+fn what_speaks_no_scsi_or_holds_data_is_not_certified() {
+    let place = Place::with_cluster();
+    let image = place.image(8 << 20);
+    let device = LoopDevice::new(&image);
+    let test = ["disk", "certify", device.name(), "--yes"];
+    let ran = place.run(&test).exits(4);
+    ran.warns("does not answer as a disk").warns("/dev/sdb");
+    overwrite(&image, 0, b"somebody's data");
+    let ran = place.run(&test).exits(4);
+    ran.warns("is not empty").warns("--force");
+}
