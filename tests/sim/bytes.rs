@@ -6,6 +6,7 @@
 use std::rc::Rc;
 
 use standfast::frame::{FRAME_LEN, Frame, Keyring};
+use standfast::mldc::Packet;
 use standfast::model::{ClusterId, Incarnation, NodeId};
 use standfast::register::{Block, BlockSeen};
 use standfast::storage::area::newest_block;
@@ -50,6 +51,7 @@ impl World {
             if self.old_frames.is_empty() {
                 return;
             }
+            self.attack_packet(attack);
             let place = self.rng.below(self.old_frames.len() as u64) as usize;
             let (link, to, frame) = self.old_frames[place].clone();
             match attack {
@@ -58,6 +60,46 @@ impl World {
                 Attack::Forge => self.forge(&frame),
                 Attack::Slots => self.overwrite(&frame),
             }
+        }
+    }
+
+    /// The same for the packets that the registers exchange, if there were any.
+    fn attack_packet(&mut self, attack: Attack) {
+        if self.old_packets.is_empty() {
+            return;
+        }
+        let place = self.rng.below(self.old_packets.len() as u64) as usize;
+        let (network, to, packet) = self.old_packets[place].clone();
+        let mut bytes = [0; FRAME_LEN];
+        match attack {
+            Attack::Replay => {
+                self.checks.count("replayed packet");
+                let delay = self.rng.below(self.plan.timing.heartbeat.0);
+                self.packet_comes(delay, network, to, packet);
+                return;
+            }
+            Attack::Flip => {
+                packet.encode(&self.keys.own, &mut bytes);
+                let bit = self.rng.below(FRAME_LEN as u64 * 8) as usize;
+                bytes[bit / 8] ^= 1 << (bit % 8);
+            }
+            Attack::Forge => packet.encode(&self.keys.other, &mut bytes),
+            Attack::Slots => return,
+        }
+        let decoded = Packet::decode(&bytes, &self.keys.own, &CLUSTER);
+        let rule = s9::refused("a packet that nobody wrote", decoded).map(|_| ());
+        self.is_outside(rule);
+        self.checks.count("refused packet");
+    }
+
+    /// What a hearer makes of the packet.
+    pub(crate) fn through_the_codec(&self, packet: Packet) -> Packet {
+        let mut bytes = [0; FRAME_LEN];
+        packet.encode(&self.keys.own, &mut bytes);
+        let decoded = Packet::decode(&bytes, &self.keys.own, &CLUSTER);
+        match s9::faithful(&packet, decoded) {
+            Ok(heard) => heard,
+            Err(what) => self.violated(Violation::new("S9", what, Vec::new())),
         }
     }
 

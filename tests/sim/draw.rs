@@ -10,6 +10,9 @@ use crate::strike::{Attack, Cable, Flaw, Ill, Part, Strike};
 /// Most strikes of one run; a run with more would only be longer.
 const STRIKES_MAX: usize = 400;
 
+/// Per mille of strikes at a node that wait for its next register write.
+const AIMED: u64 = 200;
+
 /// Every strike of the run, in order. Moments and lengths are whole microseconds.
 pub(crate) fn strikes(plan: &Plan, rng: &mut Rng) -> Vec<(u64, Strike)> {
     let mut strikes = Vec::new();
@@ -18,7 +21,7 @@ pub(crate) fn strikes(plan: &Plan, rng: &mut Rng) -> Vec<(u64, Strike)> {
     while at < plan.faults_end && !plan.kinds.is_empty() && strikes.len() < STRIKES_MAX {
         let kind = rng.pick(&plan.kinds);
         if let Some(strike) = draw(kind, plan, rng) {
-            strikes.push((whole(at), strike));
+            strikes.push((whole(at), aimed(strike, rng)));
         }
         // Sometimes the next comes while this one is being handled.
         let pace = if rng.chance(200) {
@@ -29,6 +32,24 @@ pub(crate) fn strikes(plan: &Plan, rng: &mut Rng) -> Vec<(u64, Strike)> {
         at += rng.below(pace) + 1;
     }
     strikes
+}
+
+/// Register writes are short and rare: what should strike during one waits for it.
+fn aimed(strike: Strike, rng: &mut Rng) -> Strike {
+    let node = match strike {
+        Strike::PowerOff { node, .. }
+        | Strike::Kill { node, .. }
+        | Strike::Stop { node, .. }
+        | Strike::Freeze { node, .. }
+        | Strike::Disk { node, .. }
+            if rng.chance(AIMED) =>
+        {
+            node
+        }
+        _ => return strike,
+    };
+    let strike = Box::new(strike);
+    Strike::WhenWriting { node, strike }
 }
 
 fn whole(time: u64) -> u64 {

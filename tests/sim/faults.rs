@@ -17,9 +17,16 @@ impl World {
         }
     }
 
+    /// A write that a strike has waited for is under way.
+    pub(crate) fn strikes_in_a_write(&mut self, strike: Strike) {
+        if !self.calm {
+            self.checks.count("struck in a write");
+            self.strike(strike);
+        }
+    }
+
     pub(crate) fn strike(&mut self, strike: Strike) {
         self.tell(None, |names| format!("- {}", strike.words(names)));
-        let d = self.plan.timing.detect.0;
         match strike {
             Strike::PowerOn { node } => self.power_on(node),
             Strike::PowerOff { node, span } => {
@@ -31,12 +38,7 @@ impl World {
                 }
             }
             Strike::Kill { part, node, span } => self.kill(part, node, span),
-            Strike::Stop { part, node, span } => match part {
-                Part::Core => self.pause_core(node, span),
-                Part::Guard => self.pause_guard(node, span),
-                Part::Runner => self.pause_runner(node, span),
-                Part::Node => self.pause_node(node, span),
-            },
+            Strike::Stop { part, node, span } => self.stop(part, node, span),
             Strike::Freeze { node, span } => self.freeze(node, span),
             Strike::TaskDies { task } => {
                 for node in 0..self.nodes.len() {
@@ -74,11 +76,12 @@ impl World {
                     self.disk = disk;
                 }
             }
-            medium => self.strike_medium(medium, d),
+            Strike::WhenWriting { node, strike } => self.nodes[node].when_writing = Some(strike),
+            medium => self.strike_medium(medium),
         }
     }
 
-    fn strike_medium(&mut self, strike: Strike, d: u64) {
+    fn strike_medium(&mut self, strike: Strike) {
         match strike {
             Strike::Cut { cable, span } => {
                 let paths = cable.paths(self.plan.networks, self.nodes.len());
@@ -110,7 +113,6 @@ impl World {
                 self.ends(span, node, Heal::Crossed);
             }
             Strike::Disk { node, ill, span } => {
-                let _ = d;
                 self.set_disk(node, ill, true, span);
                 self.ends(span, node, Heal::Disk(ill));
             }
@@ -127,6 +129,15 @@ impl World {
     fn ends(&mut self, span: Option<u64>, node: usize, what: Heal) {
         if let Some(span) = span {
             self.after(span, node, Ev::Heals { what });
+        }
+    }
+
+    fn stop(&mut self, part: Part, node: usize, span: u64) {
+        match part {
+            Part::Core => self.pause_core(node, span),
+            Part::Guard => self.pause_guard(node, span),
+            Part::Runner => self.pause_runner(node, span),
+            Part::Node => self.pause_node(node, span),
         }
     }
 
@@ -319,6 +330,7 @@ impl World {
         self.clogged_until.fill(0);
         self.troubles.all_over(self.now);
         for i in 0..self.nodes.len() {
+            self.nodes[i].when_writing = None;
             for ill in [Ill::Hangs, Ill::Lost, Ill::Slow, Ill::Garbled] {
                 self.set_disk(i, ill, false, None);
             }

@@ -9,41 +9,65 @@ use standfast::register::Block;
 use crate::node::In;
 use crate::world::{Ev, World};
 
+/// Packets kept to be replayed.
+const OLD_PACKETS_MAX: usize = 64;
+
+/// An outsider keeps one packet in so many.
+const OVERHEARD: u64 = 8;
+
 impl World {
     /// A packet goes out on every network, with the luck of a frame.
     pub(crate) fn post(&mut self, i: usize, packet: Packet) {
-        let packet = Rc::new(packet);
-        let bad = !self.calm;
+        let packet = Rc::new(self.through_the_codec(packet));
         for link in 0..self.plan.networks {
             if !self.nodes[i].link_up[link] {
                 continue;
             }
+            let network = self.plugged(i, link);
             for to in packet.to.iter().map(|node| node.index()) {
-                let cut = self.cuts.contains_key(&(link, i, to));
-                let lost = bad && self.rng.chance(self.plan.loss);
-                if to == i || to >= self.nodes.len() || cut || lost {
+                if to == i || to >= self.nodes.len() {
                     continue;
                 }
-                let copies = 1 + u64::from(bad && self.rng.chance(self.plan.doubles));
-                for _ in 0..copies {
-                    let mut delay = 1 + self.rng.below(self.plan.delay);
-                    if bad && self.rng.chance(self.plan.late) {
-                        delay = self.rng.skewed(self.plan.timing.detect.0);
-                    }
-                    let power = self.nodes[to].power_life;
-                    let (link, packet) = (link as u8, packet.clone());
-                    self.after(
-                        delay,
-                        to,
-                        Ev::Packet {
-                            power,
-                            link,
-                            packet,
-                        },
-                    );
+                self.overhear(network, to, &packet);
+                let lost = self.is_lost();
+                if lost || self.is_cut(network, i, to) {
+                    continue;
+                }
+                for delay in self.delays(network).into_iter().flatten() {
+                    self.packet_comes(delay, network, to, packet.clone());
                 }
             }
         }
+    }
+
+    fn overhear(&mut self, network: usize, to: usize, packet: &Rc<Packet>) {
+        if !(packet.number + to as u64).is_multiple_of(OVERHEARD) {
+            return;
+        }
+        if self.old_packets.len() == OLD_PACKETS_MAX {
+            self.old_packets.pop_front();
+        }
+        self.old_packets.push_back((network, to, packet.clone()));
+    }
+
+    pub(crate) fn packet_comes(
+        &mut self,
+        delay: u64,
+        network: usize,
+        to: usize,
+        packet: Rc<Packet>,
+    ) {
+        let power = self.nodes[to].power_life;
+        let link = self.plugged(to, network) as u8;
+        self.after(
+            delay,
+            to,
+            Ev::Packet {
+                power,
+                link,
+                packet,
+            },
+        );
     }
 
     pub(crate) fn packet(&mut self, i: usize, power: u64, link: u8, packet: &Packet) {

@@ -47,22 +47,39 @@ impl World {
             }
             self.old_frames.push((link, to, frame.clone()));
         }
-        let bad = !self.calm;
-        let path = (link, self.nodes[from].slot, self.nodes[to].slot);
-        if self.cuts.contains_key(&path) || bad && self.rng.chance(self.plan.loss) {
+        if self.is_cut(link, from, to) || self.is_lost() {
             return;
         }
-        let copies = 1 + u32::from(bad && self.rng.chance(self.plan.doubles));
-        for _ in 0..copies {
-            let mut delay = 1 + self.rng.below(self.plan.delay);
-            if bad && self.rng.chance(self.plan.late) {
-                delay = self.rng.skewed(self.plan.timing.detect.0);
-            }
-            if self.clogged_until[link] > self.now {
-                delay = self.clogged_until[link] - self.now + self.plan.delay;
-            }
+        for delay in self.delays(link).into_iter().flatten() {
             self.arrive(delay, link, to, frame.clone());
         }
+    }
+
+    pub(crate) fn is_cut(&self, link: usize, from: usize, to: usize) -> bool {
+        let path = (link, self.nodes[from].slot, self.nodes[to].slot);
+        self.cuts.contains_key(&path)
+    }
+
+    /// Is what goes over a network now lost by chance?
+    pub(crate) fn is_lost(&mut self) -> bool {
+        !self.calm && self.rng.chance(self.plan.loss)
+    }
+
+    /// How long what goes over this network takes, and a second copy of it, if there is one.
+    pub(crate) fn delays(&mut self, link: usize) -> [Option<u64>; 2] {
+        let twice = !self.calm && self.rng.chance(self.plan.doubles);
+        [true, twice].map(|copy| copy.then(|| self.delay(link)))
+    }
+
+    fn delay(&mut self, link: usize) -> u64 {
+        let mut delay = 1 + self.rng.below(self.plan.delay);
+        if !self.calm && self.rng.chance(self.plan.late) {
+            delay = self.rng.skewed(self.plan.timing.detect.0);
+        }
+        if self.clogged_until[link] > self.now {
+            delay = self.clogged_until[link] - self.now + self.plan.delay;
+        }
+        delay
     }
 
     pub(crate) fn arrive(&mut self, delay: u64, link: usize, to: usize, frame: Rc<Frame>) {
@@ -72,7 +89,7 @@ impl World {
     }
 
     /// The network that a node's link leads to, and the link that a network leads to.
-    fn plugged(&self, i: usize, link: usize) -> usize {
+    pub(crate) fn plugged(&self, i: usize, link: usize) -> usize {
         let swaps = self.nodes[i].crossed && self.plan.networks >= 2 && link < 2;
         if swaps { 1 - link } else { link }
     }
@@ -247,6 +264,10 @@ impl World {
         });
         self.after(when, i, Ev::WriteLands { write: id });
         self.after(takes, i, Ev::WriteEnds { write: id });
+        if let Some(strike) = self.nodes[i].when_writing.take() {
+            let when = self.rng.below(takes);
+            self.after(when, i, Ev::Strikes { strike });
+        }
     }
 
     /// A block is on the disk.

@@ -12,6 +12,7 @@ use standfast::time::Instant;
 
 use crate::clock::Clock;
 use crate::disk::DiskThread;
+use crate::strike::Strike;
 
 /// Frames a socket keeps for a core that does not read; more are dropped.
 pub(crate) const SOCKET_MAX: usize = 400;
@@ -138,6 +139,8 @@ pub(crate) struct Node {
     /// The file of its own votes, and the record on its way there.
     pub(crate) votes: Option<Block>,
     pub(crate) record: Option<(u64, Block)>,
+    /// What strikes while its next register write is under way.
+    pub(crate) when_writing: Option<Box<Strike>>,
     pub(crate) link_up: Vec<bool>,
     pub(crate) wake_at: u64,
     /// Epoch of the newest view its engine has known in this core life.
@@ -184,6 +187,7 @@ impl Node {
             disk: DiskThread::default(),
             votes: None,
             record: None,
+            when_writing: None,
             link_up: vec![true; links],
             wake_at: u64::MAX,
             epoch: 0,

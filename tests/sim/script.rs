@@ -25,6 +25,7 @@
 //! twin of NODE                    clock of NODE runs PPM ppm fast  wall clock of NODE steps N s
 //! ask NODE: move TASK to NODE | start TASK | stop TASK | standby NODE | online NODE
 //!           | confirm-off NODE
+//! when NODE writes STRIKE         any of the above, once NODE writes its register block
 //! expect CONDITION [within SPAN]                 always CONDITION for SPAN
 //!   CONDITION: TASK on NODE, TASK nowhere, NODE in, NODE out, all well
 //! ```
@@ -155,6 +156,15 @@ impl Cast<'_> {
                 node: self.node(node.strip_suffix(':')?)?,
                 command: self.command(command)?,
             }),
+            ["when", node, "writes", strike @ ..] => {
+                let Act::Strike(strike) = self.act(strike)? else {
+                    return None;
+                };
+                Act::Strike(Strike::WhenWriting {
+                    node: self.node(node)?,
+                    strike: Box::new(strike),
+                })
+            }
             [words @ .., "for", time] => Act::Strike(self.strike(words, Some(span(time)?))?),
             words => Act::Strike(self.strike(words, None)?),
         })

@@ -289,6 +289,11 @@ pub(crate) enum Strike {
     /// The disk's content is kept, to be restored.
     SaveDisk,
     RestoreDisk,
+    /// Comes while the node's next write of its register block is under way.
+    WhenWriting {
+        node: usize,
+        strike: Box<Strike>,
+    },
 }
 
 /// Milliseconds or seconds, as a script has them.
@@ -349,6 +354,9 @@ impl Strike {
                 format!("wall clock of {} steps {seconds} s", node(*n))
             }
             Strike::Twin { node: n } => format!("twin of {}", node(*n)),
+            Strike::WhenWriting { node: n, strike } => {
+                format!("when {} writes {}", node(*n), strike.words(names))
+            }
             _ => self.words_of_media(names),
         }
     }
@@ -449,6 +457,7 @@ impl Strike {
             Strike::Twin { .. } => "twin",
             Strike::SaveDisk => "disk saved",
             Strike::RestoreDisk => "disk restored",
+            Strike::WhenWriting { strike, .. } => strike.name(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The world: one queue of events ordered by moment and number, and what each of them does.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::rc::Rc;
 
 use standfast::engine::{Action, Event, Order};
@@ -21,7 +21,7 @@ use crate::node::{In, Node, SOCKET_MAX};
 use crate::plan::Plan;
 use crate::reservation::Unit;
 use crate::rng::Rng;
-use crate::strike::{Flaw, Ill};
+use crate::strike::{Flaw, Ill, Strike};
 
 /// What happens at a moment, on a node.
 #[derive(Clone, Debug)]
@@ -117,6 +117,9 @@ pub(crate) enum Ev {
     Planned {
         index: usize,
     },
+    Strikes {
+        strike: Box<Strike>,
+    },
     Flap {
         link: usize,
         left: u64,
@@ -165,6 +168,8 @@ pub(crate) struct World {
     pub(crate) cuts: BTreeMap<(usize, usize, usize), u32>,
     /// Frames that were on a network some time ago.
     pub(crate) old_frames: Vec<(usize, usize, Rc<Frame>)>,
+    /// Packets likewise.
+    pub(crate) old_packets: VecDeque<(usize, usize, Rc<Packet>)>,
     /// Until when each network holds its frames back.
     pub(crate) clogged_until: Vec<u64>,
     /// The volume of each task.
@@ -238,6 +243,7 @@ impl World {
             accepted: BTreeMap::new(),
             cuts: BTreeMap::new(),
             old_frames: Vec::new(),
+            old_packets: VecDeque::new(),
             calm: false,
             task_nodes,
             turns: 0,
@@ -337,6 +343,7 @@ impl World {
             Ev::PowerOn => self.power_on(i),
             Ev::Thaws { power } => self.thaws(i, power),
             Ev::Planned { index } => self.planned(index),
+            Ev::Strikes { strike } => self.strikes_in_a_write(*strike),
             Ev::Flap { link, left, every } => self.flap(i, link, left, every),
             Ev::Heals { what } => self.heals(i, what),
             Ev::Operator => self.operator(),

@@ -67,7 +67,7 @@ pub(crate) struct Checks {
 }
 
 /// What is counted beside the faults; everything must happen in an everyday run.
-pub(crate) const COUNTED: [&str; 20] = [
+pub(crate) const COUNTED: [&str; 23] = [
     "start",
     "adopted",
     "released by the guard",
@@ -85,8 +85,11 @@ pub(crate) const COUNTED: [&str; 20] = [
     "task called off",
     "task stopped",
     "refused frame",
+    "refused packet",
+    "replayed packet",
     "refused block",
     "torn block",
+    "struck in a write",
     "refused write",
 ];
 
