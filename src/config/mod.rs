@@ -5,13 +5,14 @@
 //! a warning beside it.
 //!
 //! ```text
-//! text -> syntax -> parse (cluster, nodes) -> links, watchdog, tasks -> Config -> derived
+//! text -> syntax -> parse (cluster, nodes) -> links, watchdog, fence, tasks -> Config -> derived
 //!                   reader: a value, its place, its complaints              \-> host: the facts
 //! ```
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod canonical;
 mod derived;
+mod fence;
 mod host;
 pub mod kind;
 mod links;
@@ -30,6 +31,7 @@ mod types;
 mod watchdog;
 
 pub use derived::DerivedTime;
+pub use fence::{FENCES_MAX, OPTION_BYTES_MAX};
 pub use host::{DiskFacts, HostFacts, InterfaceFacts, LOGICAL_BLOCK_MAX, check_host};
 pub use names::NAME_MAX;
 pub use parse::TEXT_BYTES_MAX;
@@ -38,6 +40,7 @@ pub(crate) use schema::{listed, nearest};
 pub use tasks::{OBJECTS_MAX, STEP_MAX};
 pub use timing::{DETECT_MAX, DETECT_MIN, RETRY_MAX, Timing};
 pub use types::{
-    ClusterConfig, Config, LinkConfig, LinkKind, NodeConfig, ObjectConfig, PerNode, RestartConfig,
-    TaskConfig, WatchdogConfig, WatchdogSource,
+    ClusterConfig, Config, FenceAction, FenceConfig, FenceOption, FencePlug, LinkConfig, LinkKind,
+    NodeConfig, ObjectConfig, PerNode, RestartConfig, Secret, TaskConfig, WatchdogConfig,
+    WatchdogSource,
 };

@@ -12,7 +12,7 @@ use super::problem::{ConfigErrors, Problem, Problems};
 use super::reader::{At, Section, integer};
 use super::schema::{self, either, nearest};
 use super::types::{ClusterConfig, Config, NodeConfig, Place};
-use super::{DETECT_MAX, DETECT_MIN, Timing, canonical, links, syntax, tasks, watchdog};
+use super::{DETECT_MAX, DETECT_MIN, Timing, canonical, fence, links, syntax, tasks, watchdog};
 use crate::model::{ClusterId, NODES_MAX, NodeId};
 use crate::time::Span;
 
@@ -45,7 +45,8 @@ impl Config {
         let nodes = Nodes::read(&top, &mut problems);
         let links = links::read(&top, &nodes, &mut problems);
         let watchdog = watchdog::read(&top, detect.as_ref(), &mut problems);
-        let tasks = tasks::read(&top, &nodes, kinds, &mut problems);
+        let fences = fence::read(&top, &nodes, &mut problems);
+        let tasks = tasks::read(&top, &nodes, &fences, kinds, &mut problems);
         let warnings = problems.finish()?;
         let detect = detect.expect("a missing detect was reported");
         Ok(Config {
@@ -57,6 +58,7 @@ impl Config {
             nodes: nodes.list,
             links,
             watchdog,
+            fences,
             tasks,
             warnings,
         })

@@ -31,6 +31,7 @@ pub(super) const TOP: Schema = Schema {
         key("node", "[[node]]"),
         key("link", "[[link]]"),
         key("watchdog", "[watchdog]"),
+        key("fence", "[[fence]]"),
         key("task", "[[task]]"),
     ],
 };
@@ -96,6 +97,25 @@ pub(super) const WATCHDOG: Schema = Schema {
     ],
 };
 
+/// `[[fence]]`
+pub(super) const FENCE: Schema = Schema {
+    title: "[[fence]]",
+    keys: &[
+        key("name", "name = \"bmc-a\""),
+        key("agent", "agent = \"fence_ipmilan\""),
+        key("nodes", "nodes = [\"a\"]"),
+        key("plug", "plug = { a = \"1\", b = \"2\" }"),
+        key("level", "level = 1"),
+        key("timeout", "timeout = \"60s\""),
+        key("test-every", "test-every = \"1h\""),
+        key("action", "action = \"off\""),
+        key(
+            "options",
+            "options = { ip = \"10.1.0.1\", username = \"standfast\" }",
+        ),
+    ],
+};
+
 /// `[[task]]`
 pub(super) const TASK: Schema = Schema {
     title: "[[task]]",
@@ -103,6 +123,7 @@ pub(super) const TASK: Schema = Schema {
         key("name", "name = \"web\""),
         key("nodes", "nodes = [\"a\", \"b\"]"),
         key("enabled", "enabled = true"),
+        key("fence-required", "fence-required = true"),
         key("restart", "[task.restart]"),
         key("object", "[[task.object]]"),
     ],
@@ -128,13 +149,14 @@ pub(super) const OBJECT: Schema = Schema {
 };
 
 /// All of them, for keys that stand in the wrong table.
-pub(super) const ALL: [&Schema; 9] = [
+pub(super) const ALL: [&Schema; 10] = [
     &TOP,
     &CLUSTER,
     &NODE,
     &LINK_ETHERNET,
     &LINK_DISK,
     &WATCHDOG,
+    &FENCE,
     &TASK,
     &RESTART,
     &OBJECT,

@@ -9,7 +9,7 @@ use super::parse::Nodes;
 use super::problem::{Problem, Problems, TextSpan};
 use super::reader::{At, Section, plain_value};
 use super::schema::{self, Key, either, listed, nearest};
-use super::types::{ObjectConfig, Place, RestartConfig, TaskConfig};
+use super::types::{FenceConfig, NodeConfig, ObjectConfig, Place, RestartConfig, TaskConfig};
 use crate::model::{NodeId, TASKS_MAX, TaskIndex};
 use crate::time::Span;
 
@@ -41,6 +41,7 @@ struct Taken {
 pub(super) fn read(
     top: &Section<'_>,
     nodes: &Nodes,
+    fences: &[FenceConfig],
     kinds: &[Kind],
     problems: &mut Problems,
 ) -> Vec<TaskConfig> {
@@ -68,6 +69,10 @@ pub(super) fn read(
         }
         let task_nodes = read_nodes(&section, nodes, problems);
         let enabled = section.boolean("enabled", problems).unwrap_or(true);
+        let fence_required = section.boolean("fence-required", problems) == Some(true);
+        if fence_required {
+            check_fences(&section, &task_nodes, nodes, fences, problems);
+        }
         let restart = read_restart(&section, problems);
         let place = Within {
             task: &text,
@@ -81,6 +86,7 @@ pub(super) fn read(
             index,
             nodes: task_nodes,
             enabled,
+            fence_required,
             restart,
             objects,
         });
@@ -115,6 +121,29 @@ fn read_nodes(section: &Section<'_>, nodes: &Nodes, problems: &mut Problems) -> 
         names.push(name);
     }
     found
+}
+
+/// A task that waits for the proof that a node is off would wait for ever if nothing can give it.
+fn check_fences(
+    section: &Section<'_>,
+    task_nodes: &[NodeId],
+    nodes: &Nodes,
+    fences: &[FenceConfig],
+    problems: &mut Problems,
+) {
+    let plugs = || fences.iter().flat_map(|fence| &fence.plugs);
+    let bare = |node: &&NodeConfig| {
+        task_nodes.contains(&node.id) && !plugs().any(|plug| plug.node == node.id)
+    };
+    for node in nodes.list.iter().filter(bare) {
+        let span = section.value("fence-required").map(Spanned::span);
+        let problem = format!("nothing can switch node `{}` off", node.name);
+        let remedy = format!(
+            "add a [[fence]] for `{}`, or remove `fence-required`",
+            node.name
+        );
+        problems.push(Problem::error(span, problem, remedy));
+    }
 }
 
 fn read_restart(section: &Section<'_>, problems: &mut Problems) -> RestartConfig {

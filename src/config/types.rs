@@ -4,10 +4,12 @@
 //! ids are unique, every name that is mentioned exists, every node has an interface on every
 //! network link, times fit together.
 
+use std::fmt;
+
 use super::Timing;
 use super::kind::Claims;
 use super::problem::{Problem, TextSpan};
-use crate::model::{ClusterId, ConfigHash, NodeId, TaskIndex};
+use crate::model::{ClusterId, ConfigHash, NodeId, NodeSet, TaskIndex};
 use crate::time::Span;
 
 /// The whole configuration of a cluster, the same on all its nodes.
@@ -21,6 +23,7 @@ pub struct Config {
     pub(super) nodes: Vec<NodeConfig>,
     pub(super) links: Vec<LinkConfig>,
     pub(super) watchdog: WatchdogConfig,
+    pub(super) fences: Vec<FenceConfig>,
     pub(super) tasks: Vec<TaskConfig>,
     pub(super) warnings: Vec<Problem>,
 }
@@ -68,6 +71,20 @@ impl Config {
     #[must_use]
     pub fn watchdog(&self) -> &WatchdogConfig {
         &self.watchdog
+    }
+
+    /// What switches nodes off, in the order of the file, at most
+    /// [`FENCES_MAX`](super::FENCES_MAX).
+    #[must_use]
+    pub fn fences(&self) -> &[FenceConfig] {
+        &self.fences
+    }
+
+    /// Nodes that can be switched off.
+    #[must_use]
+    pub fn fenced_nodes(&self) -> NodeSet {
+        let plugs = self.fences.iter().flat_map(|fence| &fence.plugs);
+        plugs.map(|plug| plug.node).collect()
     }
 
     /// All tasks in the order of the file, at most [`TASKS_MAX`](crate::model::TASKS_MAX).
@@ -222,6 +239,72 @@ pub enum WatchdogSource {
     None,
 }
 
+/// A device that switches nodes off, through an agent for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FenceConfig {
+    /// Unique; 1 to 32 of a-z, 0-9 and the hyphen.
+    pub name: String,
+    /// Absolute path of the agent.
+    pub agent: String,
+    /// 1..=9: tried in rising order; all devices of a level must succeed.
+    pub level: u8,
+    /// Longest time for one call of the agent.
+    pub timeout: Span,
+    /// How often the device is tried, to know of a fault before the day of need.
+    pub test_every: Span,
+    /// What is done once the node is off.
+    pub action: FenceAction,
+    /// What the agent is told beside action and plug.
+    pub options: Vec<FenceOption>,
+    /// Which nodes it switches off; never empty.
+    pub plugs: Vec<FencePlug>,
+}
+
+/// What is done with a node that was switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FenceAction {
+    /// It stays off until somebody switches it on.
+    Off,
+    /// It is switched on again.
+    Reboot,
+}
+
+/// One line for an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FenceOption {
+    /// Its name.
+    pub name: String,
+    /// What it is set to.
+    pub value: Secret,
+}
+
+/// A node on a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FencePlug {
+    /// Which node.
+    pub node: NodeId,
+    /// What the device calls it, where it has more than one.
+    pub plug: Option<String>,
+}
+
+/// A text that may be a password: it shows itself to nobody by accident.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub(super) String);
+
+impl Secret {
+    /// The text, for whoever has to know it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
 /// What the cluster keeps running.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TaskConfig {
@@ -233,6 +316,9 @@ pub struct TaskConfig {
     pub nodes: Vec<NodeId>,
     /// Is it to run at all?
     pub enabled: bool,
+    /// Does it wait for the proof that a node which had it is off? Then all its nodes can be
+    /// switched off.
+    pub fence_required: bool,
     /// When to restart in place instead of moving.
     pub restart: RestartConfig,
     /// What it is made of, in the order of the file; never empty.

@@ -100,7 +100,10 @@ impl Engine {
     }
 
     fn next_as_member(&mut self) -> Option<Change> {
-        let urgent = self.eviction().or_else(|| self.settlement());
+        let urgent = self
+            .eviction()
+            .or_else(|| self.settlement())
+            .or_else(|| self.tell_off());
         if self.owner_without_register().is_some() {
             return urgent.or_else(|| self.inheritance());
         }

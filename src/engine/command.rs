@@ -20,6 +20,7 @@ impl Engine {
     pub(super) fn on_command(&mut self, request: u64, command: Command) {
         if let Command::ConfirmOff { node } = command {
             self.confirmed_off.insert(node);
+            self.vouched_off(node);
             let name = self.name(node).to_owned();
             self.note(
                 Class::Notice,

@@ -102,6 +102,15 @@ pub enum Event {
         /// Which tasks.
         tasks: u64,
     },
+    /// What the runner has come to with a node that it was to switch off.
+    PowerFenced {
+        /// Which node.
+        node: NodeId,
+        /// As in the order: what belongs to an earlier one proves nothing.
+        epoch: u64,
+        /// Off, or why not.
+        outcome: PowerOutcome,
+    },
     /// The runner speaks.
     Report(Report),
     /// The operator asks, through the runner.
@@ -130,6 +139,14 @@ pub enum Action {
     Keep(Block),
     /// Have the runner do something.
     Order(Order),
+    /// Have the runner switch a node off through its devices, and try again until it is off or this
+    /// is taken back.
+    PowerFence {
+        /// Which node.
+        node: NodeId,
+        /// Epoch of the view that put it out; `None` takes an earlier order back.
+        epoch: Option<u64>,
+    },
     /// Keep this for `history` and `why`.
     Record(Record),
     /// Answer a command.
@@ -165,6 +182,21 @@ pub enum Order {
         epoch: u32,
         /// Skip the polite rungs: the lease is gone.
         forced: bool,
+    },
+}
+
+/// What came of switching a node off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PowerOutcome {
+    /// It was off, as its devices say themselves, at some time after the order was given.
+    Off {
+        /// Which devices, for people.
+        by: String,
+    },
+    /// Not yet, or nobody knows; it is tried again.
+    Failed {
+        /// Why, for people.
+        reason: String,
     },
 }
 

@@ -93,6 +93,7 @@ impl Engine {
                 peer.looking = None;
             }
         }
+        self.note_evictions(&old);
         let is_member = self.is_member();
         if is_member && !was_member {
             self.member_since = now;

@@ -17,6 +17,7 @@
 mod changes;
 mod command;
 mod event;
+mod fencing;
 mod lease;
 mod membership;
 mod ownership;
@@ -34,8 +35,8 @@ mod view;
 use std::collections::VecDeque;
 
 pub use event::{
-    Action, Class, Command, Event, Failure, Found, LinkStatus, NodeStatus, Order, Record, Refusal,
-    RegisterStatus, Report, Snapshot, TaskStatus,
+    Action, Class, Command, Event, Failure, Found, LinkStatus, NodeStatus, Order, PowerOutcome,
+    Record, Refusal, RegisterStatus, Report, Snapshot, TaskStatus,
 };
 pub use view::{
     After, Cause, EvictReason, Eviction, Member, Standing, TaskRecord, View, ViewError,
@@ -46,12 +47,13 @@ use serde::{Deserialize, Serialize};
 use crate::config::Timing;
 use crate::mldc::PARTS_MAX;
 use crate::model::{
-    ClusterId, ConfigHash, Incarnation, LINKS_MAX, NodeId, NodeSet, TASKS_MAX, TaskIndex,
+    ClusterId, ConfigHash, Incarnation, LINKS_MAX, NODES_MAX, NodeId, NodeSet, TASKS_MAX, TaskIndex,
 };
 use crate::register::{MAIL_MAX, Memory, Register};
 use crate::time::{Instant, Span};
 use changes::Proposal;
 use command::Waiting;
+use fencing::Power;
 use lease::Lease;
 use peers::{Peers, Sent};
 use quorum::Mail;
@@ -91,6 +93,8 @@ pub struct Setup {
     pub memory: Memory,
     /// Links that are networks, bit by position.
     pub networks: u64,
+    /// Nodes that the others can switch off.
+    pub fences: NodeSet,
 }
 
 /// What an earlier core of this life left to its successor.
@@ -111,6 +115,9 @@ pub struct TaskSetup {
     pub nodes: Vec<NodeId>,
     /// Is it to run in a cluster that has no record of it yet?
     pub enabled: bool,
+    /// Does it wait for the proof that an earlier owner is off, where the time of its lease would
+    /// do? Only for nodes that can be switched off.
+    pub fence_required: bool,
 }
 
 /// A link as the engine sees it.
@@ -157,6 +164,8 @@ pub struct Engine {
     asked_out: NodeSet,
     /// Nodes the operator vouches are off.
     confirmed_off: NodeSet,
+    /// By node index.
+    power: Vec<Power>,
     commands: VecDeque<Waiting>,
     leaving: bool,
     left: bool,
@@ -186,9 +195,10 @@ pub struct Engine {
 }
 
 /// Actions that may wait to be fetched; the caller fetches all after every event, and one event
-/// causes at most a frame, two disk orders, a record of its own votes, a few messages, and one
-/// order and a few records for each task. The register is emptied twice in a turn.
-const ACTIONS_MAX: usize = 16 + 6 * TASKS_MAX + 2 * MAIL_MAX * PARTS_MAX;
+/// causes at most a frame, two disk orders, a record of its own votes, a few messages, one order
+/// and a few records for each task, and one order and a record for each node's power. The register
+/// is emptied twice in a turn.
+const ACTIONS_MAX: usize = 16 + 6 * TASKS_MAX + 2 * NODES_MAX + 2 * MAIL_MAX * PARTS_MAX;
 
 impl Engine {
     /// A node that has just started and knows nothing yet.
@@ -225,6 +235,7 @@ impl Engine {
             propose_after: now,
             asked_out: NodeSet::EMPTY,
             confirmed_off: NodeSet::EMPTY,
+            power: vec![Power::default(); NODES_MAX],
             commands: VecDeque::new(),
             leaving: false,
             left: false,
@@ -249,12 +260,16 @@ impl Engine {
             waiting_for: Some("the first read of the register".into()),
             setup,
         };
-        if engine.sequence == 0 {
-            // A replay may echo what an earlier life sent; numbered alike, it would count as fresh.
-            // There are 2^31 places to begin at, and some ten numbers are fresh at a time.
-            engine.sequence = engine.draw() >> 33;
-        }
+        engine.begin_numbers();
         engine
+    }
+
+    /// A replay may echo what an earlier life sent; numbered alike, it would count as fresh. There
+    /// are 2^31 places to begin at, and some ten numbers are fresh at a time.
+    fn begin_numbers(&mut self) {
+        if self.sequence == 0 {
+            self.sequence = self.draw() >> 33;
+        }
     }
 
     /// Takes in one fact and decides what follows from it.

@@ -159,7 +159,13 @@ impl Engine {
                 super::After::Node(node) => self.name(node),
                 super::After::Nobody | super::After::Anybody => "everybody else",
             };
-            return format!("waiting until {earlier} has let go for certain");
+            let let_go = match record.after {
+                super::After::Node(node) if self.must_be_off(task, node) => "is off",
+                super::After::Node(_) | super::After::Nobody | super::After::Anybody => {
+                    "has let go"
+                }
+            };
+            return format!("waiting until {earlier} {let_go} for certain");
         }
         match self.local[task.index()].state() {
             TaskState::Failed => "its start failed here; it is tried again".into(),
@@ -200,6 +206,7 @@ impl Engine {
         if self.id_in_use() {
             alarms.push(format!("another machine uses this node's id {}", self.me()));
         }
+        alarms.extend(self.power_alarms());
         let trouble = self.register.trouble().map(trouble_words);
         alarms.extend(trouble.filter(|text| !self.alarms.contains(text)));
         alarms

@@ -105,6 +105,7 @@ impl Engine {
 
     fn on_hello(&mut self, found: &[Found]) {
         self.runner_there = true;
+        self.forget_power_orders();
         for task in self.tasks() {
             let seen = found.get(task.index()).copied().unwrap_or(Found::Partly);
             let before = self.local[task.index()];
@@ -422,8 +423,10 @@ impl Engine {
             }
             None => {
                 let known = self.task_known_at[task.index()];
-                self.now.since(known) >= self.timing().out_after()
+                let over = self.now.since(known) >= self.timing().out_after();
+                (over && !self.must_be_off(task, node))
                     || (says_so && peer.epoch >= self.view.epoch)
+                    || self.proved_off(node)
             }
         }
     }

@@ -29,6 +29,7 @@ fn engine(resumed: Option<Resumed>) -> Engine {
             name: "web".into(),
             nodes: (1..=3).map(node).collect(),
             enabled: true,
+            fence_required: false,
         }],
         timing: Timing::from_detect(Span::from_ms(500)),
         config_hash: [1; 8],
@@ -40,6 +41,7 @@ fn engine(resumed: Option<Resumed>) -> Engine {
         watchdog: false,
         memory: Memory::Nothing,
         networks: 1,
+        fences: NodeSet::EMPTY,
     };
     Engine::new(setup, Instant(1_000_000_000))
 }
@@ -270,4 +272,171 @@ fn a_resumed_core_keeps_the_lease_it_was_left_and_no_more() {
     engine.handle(engine.now, Event::Tick);
     assert_eq!(engine.lease_deadline(), lease_deadline);
     assert_eq!(engine.granted(), 1);
+}
+
+/// An engine that is a member with a lease, has seen the eviction of node 2 in epoch 4 by `by`, and
+/// knows that a task may still run there; with its task, which requires fencing or does not.
+fn after_an_eviction(by: u8, required: bool) -> (Engine, View, TaskIndex) {
+    let mut engine = engine(None);
+    engine.setup.fences = NodeSet::only(node(2)).with(node(3));
+    engine.setup.tasks[0].fence_required = required;
+    engine.on_report(Report::Hello {
+        found: vec![Found::Stopped],
+    });
+    let mut known = view(3, &BOTH);
+    known.admit(Member {
+        node: node(3),
+        incarnation: life(3, 1),
+        standing: Standing::Member,
+    });
+    learn(&mut engine, &known);
+    known.epoch = 4;
+    known.evict(node(2), node(by), EvictReason::Silent);
+    known.tasks[0].owner = Some(node(1));
+    known.tasks[0].after = After::Node(node(2));
+    known.tasks[0].epoch += 1;
+    learn(&mut engine, &known);
+    (engine, known, TaskIndex::new(0).unwrap())
+}
+
+/// Holds a lease from now on, and gives the orders about power.
+fn power_orders(engine: &mut Engine) -> Vec<(u8, Option<u64>)> {
+    let (begun, epoch) = (engine.now, engine.view.epoch);
+    engine.on_news(News::Proof { begun, epoch });
+    engine.handle(begun, Event::Tick);
+    let mut orders = Vec::new();
+    while let Some(action) = engine.poll_action() {
+        if let Action::PowerFence { node, epoch } = action {
+            orders.push((node.number(), epoch));
+        }
+    }
+    orders
+}
+
+fn off(engine: &mut Engine, epoch: u64) {
+    let outcome = PowerOutcome::Off { by: "bmc".into() };
+    engine.on_power_fenced(node(2), epoch, outcome);
+}
+
+#[test]
+fn whoever_has_put_a_node_out_has_it_switched_off_once() {
+    let (mut engine, _, task) = after_an_eviction(1, false);
+    assert_eq!(power_orders(&mut engine), [(2, Some(4))]);
+    assert_eq!(power_orders(&mut engine), [], "asked for already");
+    let record = engine.view.task(task);
+    assert!(!engine.earlier_owner_is_out(task, &record));
+    off(&mut engine, 4);
+    assert!(engine.earlier_owner_is_out(task, &record), "off is proof");
+    assert_eq!(power_orders(&mut engine), [], "it is done");
+}
+
+#[test]
+fn without_a_lease_and_for_anothers_eviction_nothing_is_switched_off() {
+    let (mut engine, ..) = after_an_eviction(1, true);
+    engine.handle(engine.now, Event::Tick);
+    while let Some(action) = engine.poll_action() {
+        assert!(!matches!(action, Action::PowerFence { .. }), "no lease");
+    }
+    let (mut engine, ..) = after_an_eviction(3, true);
+    let sent = beat(&mut engine);
+    engine.handle(engine.now, frame(life(3, 1), 3, 10, 4, &sent));
+    assert_eq!(power_orders(&mut engine), [], "it is for node 3 to do");
+    engine.now += Span::from_ms(1_000);
+    assert_eq!(power_orders(&mut engine), [(2, Some(4))], "who is silent");
+}
+
+#[test]
+fn a_node_that_is_listed_again_is_let_be_and_what_was_proved_is_forgotten() {
+    let (mut engine, mut known, task) = after_an_eviction(1, true);
+    assert_eq!(power_orders(&mut engine), [(2, Some(4))]);
+    known.epoch = 5;
+    known.admit(Member {
+        node: node(2),
+        incarnation: life(2, 2),
+        standing: Standing::Joining,
+    });
+    learn(&mut engine, &known);
+    assert_eq!(power_orders(&mut engine), [(2, None)]);
+    off(&mut engine, 4);
+    assert!(
+        !engine.earlier_owner_is_out(task, &known.task(task)),
+        "taken back"
+    );
+    known.epoch = 6;
+    known.evict(node(2), node(1), EvictReason::Silent);
+    learn(&mut engine, &known);
+    assert_eq!(power_orders(&mut engine), [(2, Some(6))]);
+    off(&mut engine, 4);
+    assert!(
+        !engine.earlier_owner_is_out(task, &known.task(task)),
+        "of an earlier life"
+    );
+    off(&mut engine, 6);
+    assert!(engine.earlier_owner_is_out(task, &known.task(task)));
+    known.epoch = 7;
+    known.admit(Member {
+        node: node(2),
+        incarnation: life(2, 3),
+        standing: Standing::Joining,
+    });
+    learn(&mut engine, &known);
+    assert!(
+        !engine.earlier_owner_is_out(task, &known.task(task)),
+        "it is on again"
+    );
+}
+
+#[test]
+fn time_does_for_a_task_what_it_does_not_for_one_that_requires_fencing() {
+    for required in [false, true] {
+        let (mut engine, known, task) = after_an_eviction(1, required);
+        engine.now += Span::from_ms(10_000);
+        let out = engine.earlier_owner_is_out(task, &known.task(task));
+        assert_eq!(out, !required);
+        let reason = "no answer".to_owned();
+        assert_eq!(power_orders(&mut engine), [(2, Some(4))]);
+        let failed = PowerOutcome::Failed { reason };
+        engine.on_power_fenced(node(2), 4, failed);
+        assert_eq!(engine.earlier_owner_is_out(task, &known.task(task)), out);
+        let alarms = engine.snapshot(engine.now).alarms;
+        assert!(alarms.contains(&"cannot switch off n2: no answer".to_owned()));
+        engine.vouched_off(node(2));
+        assert!(
+            engine.earlier_owner_is_out(task, &known.task(task)),
+            "a person's word"
+        );
+    }
+}
+
+#[test]
+fn a_new_runner_is_told_again() {
+    let (mut engine, ..) = after_an_eviction(1, false);
+    assert_eq!(power_orders(&mut engine), [(2, Some(4))]);
+    engine.on_report(Report::Gone);
+    assert_eq!(power_orders(&mut engine), []);
+    engine.on_report(Report::Hello {
+        found: vec![Found::Stopped],
+    });
+    assert_eq!(power_orders(&mut engine), [(2, Some(4))]);
+}
+
+#[test]
+fn the_others_learn_from_the_view_that_a_node_is_off() {
+    let (mut engine, mut known, task) = after_an_eviction(1, true);
+    known.epoch = 5;
+    known.tasks[0].owner = Some(node(3));
+    known.tasks[0].epoch += 1;
+    learn(&mut engine, &known);
+    assert_eq!(power_orders(&mut engine), [(2, Some(4))]);
+    assert!(engine.tell_off().is_none());
+    off(&mut engine, 4);
+    let told = engine.tell_off().expect("something to tell").view;
+    assert_eq!(told.task(task).after, After::Nobody);
+    assert_eq!(
+        told.task(task).epoch,
+        known.task(task).epoch,
+        "nobody waits anew"
+    );
+    learn(&mut engine, &told);
+    assert!(engine.tell_off().is_none());
 }

@@ -46,6 +46,11 @@ impl Engine {
             | Event::Kept { .. }
             | Event::KeepFailed { .. } => self.take_in_storage(event),
             Event::Revoked { tasks } => self.on_revoked(tasks),
+            Event::PowerFenced {
+                node,
+                epoch,
+                outcome,
+            } => self.on_power_fenced(node, epoch, outcome),
             Event::Report(report) => self.on_report(report),
             Event::Command { request, command } => self.on_command(request, command),
             Event::Leave => {
@@ -111,6 +116,7 @@ impl Engine {
             | Event::LinkDrained { .. }
             | Event::LinkState { .. }
             | Event::Revoked { .. }
+            | Event::PowerFenced { .. }
             | Event::Report(_)
             | Event::Command { .. }
             | Event::Leave => {}
@@ -125,6 +131,7 @@ impl Engine {
         self.step_tasks();
         self.expire_commands();
         self.propose_change();
+        self.order_power();
         if self.urgent || self.now >= self.next_beat {
             self.tell_lagging();
         }

@@ -10,8 +10,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Command, Order, Record, Refusal, Report, Snapshot};
-use crate::model::TaskIndex;
+use crate::engine::{Command, Order, PowerOutcome, Record, Refusal, Report, Snapshot};
+use crate::model::{NodeId, TaskIndex};
 
 /// Largest message in bytes; a snapshot of 64 nodes and 64 tasks stays below it.
 pub const MESSAGE_MAX: usize = 64 * 1024;
@@ -21,6 +21,14 @@ pub const MESSAGE_MAX: usize = 64 * 1024;
 pub enum ToRunner {
     /// Do this to a task.
     Order(Order),
+    /// Switch a node off, or let it be; see
+    /// [`Action::PowerFence`](crate::engine::Action::PowerFence).
+    PowerFence {
+        /// Which node.
+        node: NodeId,
+        /// Epoch of the view that put it out; `None` takes an earlier order back.
+        epoch: Option<u64>,
+    },
     /// Keep this in the history.
     Record(Record),
     /// Answer to a command.
@@ -53,6 +61,15 @@ pub enum ToRunner {
 pub enum FromRunner {
     /// About tasks.
     Report(Report),
+    /// About a node that is to be switched off.
+    PowerFenced {
+        /// Which node.
+        node: NodeId,
+        /// As in the order.
+        epoch: u64,
+        /// Off, or why not.
+        outcome: PowerOutcome,
+    },
     /// An operator asks.
     Command {
         /// To be repeated in the reply.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::config::Timing;
-use crate::engine::{Action, Event, Found, Report, TaskSetup};
+use crate::engine::{Action, Event, Found, PowerOutcome, Report, TaskSetup};
 use crate::frame::Frame;
 use crate::mldc::{Origin, split};
 use crate::model::{Incarnation, NodeId, NodeSet};
@@ -30,6 +30,7 @@ fn setup() -> Setup {
         name: "web".into(),
         nodes: vec![node(1), node(2)],
         enabled: true,
+        fence_required: false,
     };
     Setup {
         me: node(1),
@@ -47,6 +48,7 @@ fn setup() -> Setup {
         watchdog: false,
         memory: Memory::Nothing,
         networks: 1,
+        fences: NodeSet::EMPTY,
     }
 }
 
@@ -89,6 +91,11 @@ fn events() -> Vec<Event> {
             packet: packet.unwrap(),
         },
         Event::Revoked { tasks: 1 },
+        Event::PowerFenced {
+            node: node(2),
+            epoch: 4,
+            outcome: PowerOutcome::Off { by: "bmc".into() },
+        },
     ];
     events.extend((0..30).map(|_| Event::Tick));
     events
@@ -333,7 +340,7 @@ fn what_no_engine_can_be_told_is_refused() {
 fn the_layout_is_that_of_its_version() {
     let words = words(WORDS);
     let mut tape = Tape::begin(&words, &start()).unwrap();
-    for event in &events()[..6] {
+    for event in &events()[..7] {
         tape.event(&words, Instant(5), event);
     }
     let record = bytes(&words);
@@ -342,9 +349,13 @@ fn the_layout_is_that_of_its_version() {
         Action::Left,
         Action::Send(Frame::blank([7; 16], node(2), life(2))),
         Action::Keep(Block::default()),
+        Action::PowerFence {
+            node: node(2),
+            epoch: Some(4),
+        },
     ];
     let done = actions.iter().fold(tape::BLANK, tape::after);
     let found = (VERSION, used, crc32c::crc32c(&record[..used]), done.digest);
     // Raise VERSION with these: a program that reads a record otherwise must refuse it.
-    assert_eq!(found, (1, 560, 1_017_440_360, 3_149_318_497));
+    assert_eq!(found, (2, 600, 3_361_213_083, 1_545_366_146));
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use standfast::config::Timing;
 use standfast::engine::{Action, Engine, Event, Found, Order, Report, Setup, TaskSetup};
 use standfast::frame::Frame;
-use standfast::model::{Incarnation, NodeId, TASKS_MAX};
+use standfast::model::{Incarnation, NodeId, NodeSet, TASKS_MAX};
 use standfast::record::{Start, Tape};
 use standfast::register::{BlockSeen, Order as DiskOrder};
 use standfast::time::{Instant, Span};
@@ -50,6 +50,7 @@ pub(crate) fn setup(id: u8) -> Setup {
         name: format!("task{index}"),
         nodes: vec![node(1), node(2)],
         enabled: true,
+        fence_required: false,
     };
     Setup {
         me: node(id),
@@ -70,6 +71,7 @@ pub(crate) fn setup(id: u8) -> Setup {
         watchdog: false,
         memory: standfast::register::Memory::Nothing,
         networks: 1,
+        fences: NodeSet::EMPTY,
     }
 }
 
@@ -184,6 +186,7 @@ impl Pair {
                 self.tell(i, Event::Report(Report::Done { op, task, failure }));
             }
             Action::Mail(_)
+            | Action::PowerFence { .. }
             | Action::Keep(_)
             | Action::Record(_)
             | Action::Reply { .. }

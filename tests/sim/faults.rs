@@ -5,7 +5,7 @@ use standfast::model::TaskIndex;
 
 use crate::checks::s6::Place;
 use crate::node::In;
-use crate::strike::{Cable, Flaw, Ill, Part, Strike};
+use crate::strike::{Cable, Device, Flaw, Ill, Part, Strike};
 use crate::world::{Ev, Heal, World};
 
 impl World {
@@ -121,6 +121,10 @@ impl World {
                     self.set_disk(node, ill, false, None);
                 }
             }
+            Strike::Fence { node, device, span } => {
+                self.set_fence(node, device, true);
+                self.ends(span, node, Heal::Fence(device));
+            }
             Strike::Attack { attack, count } => self.attack(attack, count),
             other => unreachable!("{other:?} is no strike on a medium"),
         }
@@ -233,6 +237,13 @@ impl World {
         }
     }
 
+    fn set_fence(&mut self, i: usize, device: Device, on: bool) {
+        match device {
+            Device::Fails => self.nodes[i].fence_fails = on,
+            Device::Slow => self.nodes[i].fence_slow = on,
+        }
+    }
+
     fn set_fit(&mut self, i: usize, fit: u64) {
         self.nodes[i].fit = fit;
         self.nodes[i].unfit_lately |= !fit;
@@ -293,6 +304,7 @@ impl World {
             Heal::Fit => self.set_fit(i, u64::MAX),
             Heal::Flaw { task, flaw } => self.set_flaw(i, task, flaw, false),
             Heal::Crossed => self.nodes[i].crossed = false,
+            Heal::Fence(device) => self.set_fence(i, device, false),
             Heal::Drift => self.drift_ends(i),
         }
     }
@@ -389,6 +401,7 @@ impl Heal {
             Heal::Fit => "unfit".into(),
             Heal::Flaw { flaw, .. } => format!("a task {}", flaw.words()),
             Heal::Crossed => "crossed links".into(),
+            Heal::Fence(device) => format!("a fence {}", device.word()),
             Heal::Drift => "drift".into(),
         }
     }

@@ -1,6 +1,7 @@
 //! The life of a node: power, daemon, core, guard; how each of them ends and begins again.
 
 use standfast::engine::{Engine, Event, Setup, TaskSetup};
+use standfast::model::NodeSet;
 use standfast::node::guard::rule::{PageReading, Rule};
 use standfast::register::Memory;
 
@@ -210,6 +211,11 @@ impl World {
         let seed = self.rng.next();
         let tasks = self.task_nodes.iter().enumerate();
         let node = &self.nodes[i];
+        let required = self.plan.fences.map_or(0, |fences| fences.required);
+        let fences: NodeSet = match self.plan.fences {
+            Some(_) => self.nodes[..self.plan.nodes].iter().map(|n| n.id).collect(),
+            None => NodeSet::EMPTY,
+        };
         Setup {
             me: node.id,
             incarnation: node.incarnation,
@@ -223,6 +229,7 @@ impl World {
                     name: self.plan.names.tasks[task].clone(),
                     nodes: nodes.clone(),
                     enabled: true,
+                    fence_required: required & (1 << task) != 0,
                 })
                 .collect(),
             timing: self.plan.timing,
@@ -235,6 +242,7 @@ impl World {
             watchdog: true,
             memory: node.votes.clone().map_or(Memory::Nothing, Memory::Kept),
             networks: (1 << self.plan.networks) - 1,
+            fences: fences.without(node.id),
         }
     }
 

@@ -19,6 +19,7 @@ mod clock;
 mod disk;
 mod draw;
 mod faults;
+mod fencing;
 mod log;
 mod machine;
 mod mail;

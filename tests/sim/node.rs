@@ -146,6 +146,9 @@ pub(crate) struct Node {
     /// Epoch of the newest view its engine has known in this core life.
     pub(crate) epoch: u64,
     pub(crate) was_told_to_leave: bool,
+    /// What the device that switches it off does.
+    pub(crate) fence_fails: bool,
+    pub(crate) fence_slow: bool,
     /// Its daemon starts with another configuration.
     pub(crate) drifted: bool,
     /// The daemon that runs was started so.
@@ -192,6 +195,8 @@ impl Node {
             wake_at: u64::MAX,
             epoch: 0,
             was_told_to_leave: false,
+            fence_fails: false,
+            fence_slow: false,
             drifted: false,
             runs_drifted: false,
             crossed: false,

@@ -10,6 +10,7 @@ use standfast::model::NODES_MAX;
 use standfast::time::Span;
 
 use crate::draw;
+use crate::fencing::Fences;
 use crate::rng::Rng;
 use crate::strike::{Names, Strike};
 
@@ -108,6 +109,8 @@ pub(crate) struct Plan {
     pub(crate) clock_shift: u64,
     /// The volumes of tasks are guarded by reservations.
     pub(crate) reservations: bool,
+    /// Nodes can be switched off by the others.
+    pub(crate) fences: Option<Fences>,
     /// Mean time between two faults.
     pub(crate) pace: u64,
     /// Length of the phase in which things go wrong.
@@ -146,6 +149,7 @@ impl Plan {
             names: Names::numbered(nodes, tasks),
             clock_shift: 0,
             reservations: false,
+            fences: None,
             pace: u64::MAX / 4,
             faults_end: u64::MAX / 2,
             loss: 0,
@@ -205,6 +209,9 @@ impl Plan {
         };
         plan.reservations = rng.chance(500);
         plan.strikes = draw::strikes(&plan, rng);
+        // With chance of its own: a run without devices is what it would be if there were none.
+        let mut own = Rng::new(rng.clone().next());
+        plan.fences = own.chance(300).then(|| fences(&plan, &mut own));
         plan
     }
 
@@ -216,6 +223,17 @@ impl Plan {
     /// Is the disk slower than `check` asks for, at any time? A write and a read take twice `io`.
     pub(crate) fn disks_unreliable(&self) -> bool {
         self.slow_io > 0 || self.io * 2 > self.timing.disk_budget().0 + 2
+    }
+}
+
+fn fences(plan: &Plan, rng: &mut Rng) -> Fences {
+    let d = plan.timing.detect.0;
+    Fences {
+        required: rng.pick(&[0, 0, 1, u64::MAX]),
+        fails: rng.pick(&[0, 100, 500, 1_000]),
+        slow: rng.pick(&[0, 100, 500]),
+        takes: d * rng.pick(&[1, 4, 20]) / 4,
+        on_again: Some(d * rng.pick(&[1, 20])),
     }
 }
 

@@ -19,6 +19,7 @@
 //! down link LINK of NODE [for SPAN]              flap link LINK of NODE TIMES times every SPAN
 //! cross links of NODE [for SPAN]
 //! disk of NODE hangs|is lost|is slow|is garbled [for SPAN]         disk of NODE is well
+//! fence of NODE fails|is slow [for SPAN]
 //! replay|flip|forge|overwrite COUNT frames       save-disk         restore-disk
 //! TASK dies                       TASK cannot start|cannot stop|is slow on NODE [for SPAN]
 //! unfit NODE [for SPAN]           leave NODE                       drift NODE [for SPAN]
@@ -34,7 +35,7 @@ use standfast::config::Config;
 use standfast::engine::Command;
 use standfast::model::{NodeId, TaskIndex};
 
-use crate::strike::{Attack, Cable, Flaw, Ill, Part, Strike};
+use crate::strike::{Attack, Cable, Device, Flaw, Ill, Part, Strike};
 
 /// When a line comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -308,13 +309,14 @@ impl Cast<'_> {
 
     fn medium(&self, words: &[&str], span: Option<u64>) -> Option<Strike> {
         Some(match words {
-            ["cut", cable @ ..] => Strike::Cut {
-                cable: self.cable(cable)?,
-                span,
-            },
-            ["mend", cable @ ..] => Strike::Mend {
-                cable: self.cable(cable)?,
-            },
+            ["cut", cable @ ..] => {
+                let cable = self.cable(cable)?;
+                Strike::Cut { cable, span }
+            }
+            ["mend", cable @ ..] => {
+                let cable = self.cable(cable)?;
+                Strike::Mend { cable }
+            }
             ["down", "link", link, "of", node] => Strike::LinkDown {
                 node: self.node(node)?,
                 link: link.parse().ok()?,
@@ -344,12 +346,23 @@ impl Cast<'_> {
                 node: self.node(node)?,
                 span,
             },
+            words => return self.device(words, span),
+        })
+    }
+
+    fn device(&self, words: &[&str], span: Option<u64>) -> Option<Strike> {
+        Some(match words {
             ["disk", "of", node, "is", "well"] => Strike::DiskWell {
                 node: self.node(node)?,
             },
             ["disk", "of", node, ill @ ..] => Strike::Disk {
                 node: self.node(node)?,
                 ill: ill_of(ill)?,
+                span,
+            },
+            ["fence", "of", node, device @ ..] => Strike::Fence {
+                node: self.node(node)?,
+                device: device_of(device)?,
                 span,
             },
             ["save-disk"] => Strike::SaveDisk,
@@ -375,6 +388,13 @@ fn flaw_of(words: &[&str]) -> Option<Flaw> {
     flaws
         .into_iter()
         .find(|flaw| flaw.words() == words.join(" "))
+}
+
+fn device_of(words: &[&str]) -> Option<Device> {
+    let devices = [Device::Fails, Device::Slow];
+    devices
+        .into_iter()
+        .find(|device| device.word() == words.join(" "))
 }
 
 fn ill_of(words: &[&str]) -> Option<Ill> {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use standfast::config::{Config, LinkKind};
 
+use crate::fencing::Fences;
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::script::{Act, Condition, Script, When};
@@ -47,10 +48,20 @@ fn plan(config: &Config, reservations: bool) -> Plan {
             .map(|task| task.name.clone())
             .collect(),
     };
+    let required = config.tasks().iter().filter(|task| task.fence_required);
+    let required = required.fold(0, |set, task| set | 1 << task.index.index());
+    let fenced = !config.fences().is_empty();
     Plan {
         networks: networks.count(),
         names,
         reservations,
+        fences: fenced.then_some(Fences {
+            required,
+            fails: 0,
+            slow: 0,
+            takes: 1_000_000_000,
+            on_again: None,
+        }),
         ..Plan::calm(nodes, tasks, config.timing().detect.as_ms())
     }
 }

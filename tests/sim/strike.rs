@@ -130,6 +130,24 @@ impl Ill {
     }
 }
 
+/// What a device does that switches a node off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Device {
+    /// Every call fails.
+    Fails,
+    /// Every call takes twenty times as long.
+    Slow,
+}
+
+impl Device {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Device::Fails => "fails",
+            Device::Slow => "is slow",
+        }
+    }
+}
+
 /// What an outsider does with the frames on a network, or on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attack {
@@ -239,6 +257,12 @@ pub(crate) enum Strike {
     },
     DiskWell {
         node: usize,
+    },
+    /// The device that switches this node off.
+    Fence {
+        node: usize,
+        device: Device,
+        span: Option<u64>,
     },
     Attack {
         attack: Attack,
@@ -393,6 +417,13 @@ impl Strike {
                 format!("disk of {} {}{}", node(*n), ill.word(), lasts(*span))
             }
             Strike::DiskWell { node: n } => format!("disk of {} is well", node(*n)),
+            Strike::Fence {
+                node: n,
+                device,
+                span,
+            } => {
+                format!("fence of {} {}{}", node(*n), device.word(), lasts(*span))
+            }
             Strike::Attack { attack, count } => format!("{} {count} frames", attack.word()),
             Strike::SaveDisk => "save-disk".into(),
             Strike::RestoreDisk => "restore-disk".into(),
@@ -445,6 +476,7 @@ impl Strike {
                 Ill::Garbled => "garbled disk",
             },
             Strike::DiskWell { .. } => "disk well",
+            Strike::Fence { .. } => "bad fence",
             Strike::Attack { .. } => "attack",
             Strike::TaskDies { .. } => "task death",
             Strike::Flaw { .. } => "flawed task",

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use standfast::engine::{Action, Event, Order};
 use standfast::frame::Frame;
 use standfast::mldc::Packet;
+use standfast::model::NodeId;
 use standfast::node::guard::rule::Rule;
 use standfast::register::{Ballot, Order as DiskOrder};
 
@@ -16,12 +17,13 @@ use crate::checks::s3::Stamp;
 use crate::checks::s6::Troubles;
 use crate::clock::Clock;
 use crate::disk::Disk;
+use crate::fencing::Agent;
 use crate::log::{Log, record_words, reply_words};
 use crate::node::{In, Node, SOCKET_MAX};
 use crate::plan::Plan;
 use crate::reservation::Unit;
 use crate::rng::Rng;
-use crate::strike::{Flaw, Ill, Strike};
+use crate::strike::{Device, Flaw, Ill, Strike};
 
 /// What happens at a moment, on a node.
 #[derive(Clone, Debug)]
@@ -71,6 +73,15 @@ pub(crate) enum Ev {
     Order {
         runner: u64,
         order: Order,
+    },
+    PowerOrder {
+        runner: u64,
+        node: NodeId,
+        epoch: Option<u64>,
+    },
+    AgentActs {
+        node: NodeId,
+        number: u64,
     },
     WorkEnds {
         runner: u64,
@@ -151,6 +162,7 @@ pub(crate) enum Heal {
     Flaw { task: usize, flaw: Flaw },
     Crossed,
     Drift,
+    Fence(Device),
 }
 
 /// One run of one cluster.
@@ -172,6 +184,8 @@ pub(crate) struct World {
     pub(crate) old_packets: VecDeque<(usize, usize, Rc<Packet>)>,
     /// Until when each network holds its frames back.
     pub(crate) clogged_until: Vec<u64>,
+    /// Agents on their way, by runner and node to be switched off.
+    pub(crate) agents: BTreeMap<(usize, usize), Agent>,
     /// The volume of each task.
     pub(crate) volumes: Vec<Unit>,
     pub(crate) saved_disk: Option<Disk>,
@@ -179,7 +193,7 @@ pub(crate) struct World {
     pub(crate) keys: Keys,
     pub(crate) calm: bool,
     pub(crate) checks: Checks,
-    pub(crate) task_nodes: Vec<Vec<standfast::model::NodeId>>,
+    pub(crate) task_nodes: Vec<Vec<NodeId>>,
     pub(crate) turns: u64,
     pub(crate) logging: bool,
     pub(crate) log: Log,
@@ -230,6 +244,7 @@ impl World {
             disk: Disk::new(plan.nodes),
             checks: Checks::new(&plan),
             clogged_until: vec![0; plan.networks],
+            agents: BTreeMap::new(),
             volumes: vec![Unit::default(); plan.tasks],
             saved_disk: None,
             troubles: Troubles::new(&plan),
@@ -325,6 +340,12 @@ impl World {
             Ev::SlotLands { write } => self.slot_lands(i, write),
             Ev::SlotEnds { write } => self.slot_ends(i, write),
             Ev::Order { runner, order } => self.take_order(i, runner, order),
+            Ev::PowerOrder {
+                runner,
+                node,
+                epoch,
+            } => self.take_power_order(i, runner, node, epoch),
+            Ev::AgentActs { node, number } => self.agent_acts(i, node, number),
             Ev::WorkEnds { runner, task, op } => self.work_ends(i, runner, task, op),
             Ev::Hello { runner, core } => self.hello(i, runner, core),
             Ev::Tell { core, event } => {
@@ -484,6 +505,7 @@ impl World {
                 let (runner, delay) = (node.runner_life, node.order_at - self.now);
                 self.after(delay, i, Ev::Order { runner, order });
             }
+            Action::PowerFence { node, epoch } => self.power_ordered(i, node, epoch),
             Action::Record(record) => self.tell(Some(i), |_| record_words(&record)),
             Action::Reply { outcome, .. } => self.tell(Some(i), |_| reply_words(&outcome)),
             Action::Mail(packet) => self.post(i, packet),

@@ -239,6 +239,9 @@ impl Core {
             }
             Action::Keep(block) => self.keep.order(block),
             Action::Order(order) => self.port.send(ToRunner::Order(order)),
+            Action::PowerFence { node, epoch } => {
+                self.port.send(ToRunner::PowerFence { node, epoch });
+            }
             Action::Record(record) => self.port.send(ToRunner::Record(record)),
             Action::Reply { request, outcome } => {
                 self.port.send(ToRunner::Reply { request, outcome });

@@ -188,6 +188,15 @@ impl Thread {
     fn take(&self, message: FromRunner) {
         match message {
             FromRunner::Report(report) => self.tell(Event::Report(report)),
+            FromRunner::PowerFenced {
+                node,
+                epoch,
+                outcome,
+            } => self.tell(Event::PowerFenced {
+                node,
+                epoch,
+                outcome,
+            }),
             FromRunner::Command { request, command } => {
                 self.tell(Event::Command { request, command });
             }

@@ -179,7 +179,7 @@ mod tests {
     use super::*;
     use crate::config::Timing;
     use crate::engine::Report;
-    use crate::model::{Incarnation, NodeId};
+    use crate::model::{Incarnation, NodeId, NodeSet};
     use crate::record::{End, Replay, Verdict};
     use crate::register::Memory;
     use crate::time::Span;
@@ -205,6 +205,7 @@ mod tests {
             watchdog: false,
             memory: Memory::Pending,
             networks: 1,
+            fences: NodeSet::EMPTY,
         }
     }
 

@@ -96,6 +96,7 @@ pub(super) fn setup(
         name: task.name.clone(),
         nodes: task.nodes.clone(),
         enabled: task.enabled,
+        fence_required: task.fence_required,
     });
     Ok(Setup {
         me: me.id,
@@ -125,6 +126,8 @@ pub(super) fn setup(
         watchdog: matches!(config.watchdog().source, WatchdogSource::Device(_)),
         memory: Memory::Pending,
         networks: networks(config, me.id),
+        // Nobody switches himself off.
+        fences: config.fenced_nodes().without(me.id),
     })
 }
 

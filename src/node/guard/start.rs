@@ -5,8 +5,9 @@
 //! again, with the lease in it: as long as that is valid, addresses and processes of the earlier
 //! daemon are kept, else the first turn takes them back.
 
-use std::fs::{self, File, TryLockError};
-use std::io;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -76,8 +77,15 @@ pub fn lock(run_dir: &Path) -> Result<File, StartError> {
 pub fn publish_configuration(run_dir: &Path, text: &str) -> Result<(), StartError> {
     let path = paths::configuration(run_dir);
     let fresh = path.with_extension("new");
-    let written = fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &path));
-    written.map_err(|source| StartError::File { path, source })
+    let write = || -> io::Result<()> {
+        let _ = fs::remove_file(&fresh);
+        let mut options = OpenOptions::new();
+        // Passwords of fence devices may be in it.
+        options.write(true).create_new(true).mode(0o600);
+        options.open(&fresh)?.write_all(text.as_bytes())?;
+        fs::rename(&fresh, &path)
+    };
+    write().map_err(|source| StartError::File { path, source })
 }
 
 /// The identity of this boot: a UUID in text.
@@ -172,6 +180,19 @@ mod tests {
         old.words()[word::MAGIC].store(PAGE_MAGIC + 1, Ordering::Release);
         let new = page(directory.path(), 7).unwrap();
         assert_eq!(new.words()[word::START].load(Ordering::Acquire), 1);
+    }
+
+    #[test]
+    fn the_published_configuration_is_for_root_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = paths::configuration(directory.path());
+        for text in ["one", "another"] {
+            publish_configuration(directory.path(), text).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
     }
 
     #[test]

@@ -324,6 +324,7 @@ impl Runner {
     fn hear(&mut self, message: ToRunner) {
         match message {
             ToRunner::Order(order) => self.obey(order),
+            ToRunner::PowerFence { .. } => {}
             ToRunner::Record(record) => {
                 tell(&record);
                 self.history.keep(record, None);

@@ -67,7 +67,7 @@ pub(crate) struct Checks {
 }
 
 /// What is counted beside the faults; everything must happen in an everyday run.
-pub(crate) const COUNTED: [&str; 23] = [
+pub(crate) const COUNTED: [&str; 25] = [
     "start",
     "adopted",
     "released by the guard",
@@ -91,6 +91,8 @@ pub(crate) const COUNTED: [&str; 23] = [
     "torn block",
     "struck in a write",
     "refused write",
+    "fenced",
+    "fence failed",
 ];
 
 impl Checks {
