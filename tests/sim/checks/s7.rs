@@ -8,6 +8,7 @@
 
 use standfast::config::Config;
 use standfast::config::kind::{Claims, Kind};
+use standfast::model::{TaskIndex, TaskState};
 
 use super::Violation;
 use crate::plan::Plan;
@@ -143,10 +144,7 @@ impl World {
             .max();
         let begun = ends.unwrap_or(0).max(self.now);
         let pauses = Pauses {
-            retry: self
-                .nodes
-                .iter()
-                .any(|node| node.held.iter().any(|held| held.trouble)),
+            retry: self.waits_to_try_again(),
             flapped: self.flapped(),
         };
         let (run, whole) = bounds(&config(&self.plan), pauses);
@@ -165,6 +163,19 @@ impl World {
                 return (runs.saturating_sub(begun), well.saturating_sub(begun));
             }
         }
+    }
+
+    /// Has a task failed somewhere, lately or in what the node there still believes?
+    fn waits_to_try_again(&self) -> bool {
+        self.nodes.iter().any(|node| {
+            let failed = |task: usize| {
+                let task = TaskIndex::new(task).expect("few tasks");
+                let state = node.engine.as_ref().map(|engine| engine.task_state(task));
+                matches!(state, Some(TaskState::Failed | TaskState::StopFailed))
+            };
+            let mut tasks = node.held.iter().enumerate();
+            tasks.any(|(task, held)| held.trouble || failed(task))
+        })
     }
 
     fn flapped(&self) -> bool {
