@@ -98,6 +98,7 @@ impl Engine {
         if is_member && !was_member {
             self.member_since = now;
             self.waiting_for = None;
+            self.hear_out_the_present();
             self.note(
                 Class::Notice,
                 None,
@@ -109,6 +110,17 @@ impl Engine {
         }
         self.tell_changes(&old);
         self.urgent = true;
+    }
+
+    /// A daemon that was started again while nobody could take note of it is there, though its
+    /// listed life is silent: from now on it can say so itself, and gets the time for that.
+    fn hear_out_the_present(&mut self) {
+        for node in NodeId::all() {
+            if self.heard_lately(node) {
+                let peer = self.peers.of_mut(node);
+                (peer.listed_alive, peer.suspected, peer.looking) = (self.now, None, None);
+            }
+        }
     }
 
     fn lose_membership(&mut self) {
