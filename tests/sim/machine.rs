@@ -122,6 +122,7 @@ impl World {
         if !page_kept {
             node.page = Page::default();
         }
+        node.knew = 0;
         node.revoked = 0;
         node.page.sequence = 0;
         self.say(i, || format!("the daemon starts, page kept: {page_kept}"));

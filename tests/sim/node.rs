@@ -145,6 +145,8 @@ pub(crate) struct Node {
     pub(crate) wake_at: u64,
     /// Epoch of the newest view its engine has known in this core life.
     pub(crate) epoch: u64,
+    /// The newest epoch that a core of this daemon has known.
+    pub(crate) knew: u64,
     pub(crate) was_told_to_leave: bool,
     /// What the device that switches it off does.
     pub(crate) fence_fails: bool,
@@ -193,6 +195,7 @@ impl Node {
             when_writing: None,
             link_up: vec![true; links],
             wake_at: u64::MAX,
+            knew: 0,
             epoch: 0,
             was_told_to_leave: false,
             fence_fails: false,

@@ -454,6 +454,7 @@ impl World {
         let epoch = engine.view().epoch;
         let wake = node.clock.when(engine.poll_timeout()).max(self.now);
         let before = std::mem::replace(&mut node.epoch, epoch);
+        node.knew = node.knew.max(epoch);
         let mut actions = Vec::new();
         while let Some(action) = engine.poll_action() {
             actions.push(action);

@@ -4,7 +4,7 @@
 //! Whether earlier owners are out is judged from the truth: nothing of the task runs anywhere else
 //! (S1 judges that after the same event). Here: the view it acts on is decided and entitles it, or
 //! one of the last few did (the order may have been overtaken by a newer view on its way to the
-//! runner); its lease is valid at that moment; and no view takes its membership away for longer
+//! runner, or its core started anew meanwhile); its lease is valid at that moment; and no view takes its membership away for longer
 //! than a lease and its release can last.
 
 use standfast::model::TaskIndex;
@@ -52,7 +52,7 @@ impl World {
         let index = TaskIndex::new(task).expect("few tasks");
         let Some(engine) = &node.engine else { return };
         let me = Some(node.id);
-        let (decided, epoch) = (&self.checks.decided, engine.view().epoch);
+        let (decided, epoch) = (&self.checks.decided, engine.view().epoch.max(node.knew));
         let mut lately = decided.range(..=epoch).rev().take(3);
         let entitled = lately.any(|(_, known)| {
             let record = known.view.task(index);
