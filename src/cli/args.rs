@@ -101,6 +101,9 @@ pub enum Command {
     /// Vouch that a node is switched off
     #[command(long_about = help::CONFIRM_OFF)]
     ConfirmOff(ConfirmOffArgs),
+    /// Switch a node off through its fence devices, or try them
+    #[command(long_about = help::FENCE, args_conflicts_with_subcommands = true)]
+    Fence(FenceArgs),
     /// Decide a recorded run again and compare
     #[command(long_about = help::REPLAY)]
     Replay(ReplayArgs),
@@ -139,7 +142,8 @@ pub struct InitArgs {
         standfast check\n  \
         standfast check --live --strict && systemctl reload standfast\n\n\
         With --json: {file, ok, cluster, node, revision, problems: [{severity, line, column, \
-        problem, remedy}],\ntimes: [{name, ms, explanation}], facts}; facts only with --live.")]
+        problem, remedy}],\ntimes: [{name, ms, explanation}], fences: [{name, agent, level, nodes, \
+        action}], facts};\nfacts only with --live.")]
 pub struct CheckArgs {
     /// Compare it with this machine too
     #[arg(long)]
@@ -255,7 +259,9 @@ pub struct CertifyArgs {
         register: {reachable, read_ms, trouble, missing_voters: [node], refused_messages},\n\
         tasks: [{name, owner, heir, wanted, state, states: {node: state}, blocked, epoch, \
         failed_on, \
-        cause}],\nalarms: [text], page}. Times in milliseconds; null where nothing is known.")]
+        cause}],\n\
+        fences: [{node, devices: [{name, level, trouble}], tried_ms, trouble, at_work}],\n\
+        alarms: [text], page}. Times in milliseconds; null where nothing is known.")]
 pub struct StatusArgs {
     /// Print one JSON object instead; with --watch one a line
     #[arg(long)]
@@ -360,6 +366,39 @@ pub struct ConfirmOffArgs {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
+}
+
+/// `fence`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  standfast fence test beta\n  standfast fence beta")]
+pub struct FenceArgs {
+    /// Name of the node that is to be switched off
+    #[arg(value_name = "NODE")]
+    pub name: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Longest time to wait for the devices; they go on without you
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = timeout)]
+    pub timeout: Duration,
+    /// Something else than to switch it off.
+    #[command(subcommand)]
+    pub command: Option<FenceCommand>,
+}
+
+/// `fence ...`.
+#[derive(Debug, Subcommand)]
+pub enum FenceCommand {
+    /// Ask every device of a node whether it is on: who can tell can be reached
+    #[command(after_help = "Example:\n  standfast fence test beta")]
+    Test {
+        /// Name of the node
+        #[arg(value_name = "NODE")]
+        name: String,
+        /// Longest time to wait for the devices
+        #[arg(long, value_name = "TIME", default_value = "5m", value_parser = timeout)]
+        timeout: Duration,
+    },
 }
 
 /// `replay`.

@@ -9,7 +9,7 @@ use super::context::{Loaded, kinds, look, own_node, position, read_text};
 use super::exit::{Exit, Failure};
 use super::facts::{self, Facts};
 use super::{table, words};
-use crate::config::{Config, Problem, Severity, render};
+use crate::config::{Config, FenceAction, FenceConfig, Problem, Severity, render};
 
 pub(super) fn run(places: &Places, args: &CheckArgs, out: &mut dyn Write) -> Result<Exit, Failure> {
     let text = read_text(&places.config)?;
@@ -88,6 +88,7 @@ fn print(
         table::columns(["TIME", "IS", "WHAT IT MEANS"], times.collect())
     )?;
     writeln!(out)?;
+    print_fences(&loaded.config, out)?;
     match facts {
         Some((node, facts)) => print_facts(node, facts, out)?,
         None => writeln!(
@@ -116,6 +117,44 @@ fn print(
         plural(config.tasks().len(), "task"),
         config.revision()
     )
+}
+
+/// Who can be switched off, and through what.
+fn print_fences(config: &Config, out: &mut dyn Write) -> io::Result<()> {
+    if config.fences().is_empty() {
+        return Ok(());
+    }
+    let rows = config.fences().iter().map(|fence| {
+        [
+            fence.name.clone(),
+            fence.level.to_string(),
+            fenced_nodes(config, fence).join(", "),
+            fence_action(fence).to_owned(),
+            format!("{}, {} at most", fence.agent, words::exactly(fence.timeout)),
+        ]
+    });
+    let heading = ["FENCE", "LEVEL", "SWITCHES", "ACTION", "THROUGH"];
+    writeln!(out, "{}", table::columns(heading, rows.collect()))?;
+    let bare = config.nodes().iter();
+    let bare = bare.filter(|node| !config.fenced_nodes().contains(node.id));
+    let bare: Vec<&str> = bare.map(|node| node.name.as_str()).collect();
+    if bare.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "Nothing can switch off {}.\n", bare.join(", "))
+}
+
+fn fenced_nodes(config: &Config, fence: &FenceConfig) -> Vec<String> {
+    let nodes = fence.plugs.iter();
+    let nodes = nodes.filter_map(|plug| config.node_by_id(plug.node));
+    nodes.map(|node| node.name.clone()).collect()
+}
+
+fn fence_action(fence: &FenceConfig) -> &'static str {
+    match fence.action {
+        FenceAction::Off => "off",
+        FenceAction::Reboot => "reboot",
+    }
 }
 
 fn print_facts(node: &str, facts: &Facts, out: &mut dyn Write) -> io::Result<()> {
@@ -160,6 +199,20 @@ fn print_facts(node: &str, facts: &Facts, out: &mut dyn Write) -> io::Result<()>
     writeln!(out)
 }
 
+fn fences_json(config: &Config) -> Vec<Value> {
+    let fences = config.fences().iter();
+    let fence = |fence: &FenceConfig| {
+        json!({
+            "name": fence.name,
+            "agent": fence.agent,
+            "level": fence.level,
+            "nodes": fenced_nodes(config, fence),
+            "action": fence_action(fence),
+        })
+    };
+    fences.map(fence).collect()
+}
+
 fn json_report(
     file: &str,
     text: &str,
@@ -192,6 +245,7 @@ fn json_report(
         "revision": config.map(Config::revision),
         "problems": problems.iter().map(problem).collect::<Vec<_>>(),
         "times": times.collect::<Vec<_>>(),
+        "fences": config.map_or_else(Vec::new, fences_json),
         "facts": facts.map(|(_, facts)| facts),
     })
 }

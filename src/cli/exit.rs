@@ -162,7 +162,7 @@ impl From<Refused> for Failure {
         let exit = match refused.code {
             Code::Refused | Code::Busy => Exit::Refused,
             Code::NoAnswer => Exit::Late,
-            Code::BadRequest | Code::Unreadable => Exit::Failed,
+            Code::BadRequest | Code::Unreadable | Code::Device => Exit::Failed,
         };
         Failure::new(exit, refused.reason, refused.remedy)
     }

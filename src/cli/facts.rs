@@ -4,7 +4,7 @@
 //! only what this node's heartbeat slot holds already.
 
 use std::fs;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -102,6 +102,7 @@ pub(super) fn look(loaded: &Loaded, places: &Places, node: &NodeConfig) -> (Fact
         }
     }
     let cgroup2_mounted = survey.cgroup2();
+    survey.agents();
     let area = area_bytes(NODES_MAX as u8).unwrap_or(0);
     let mut problems = check_host(&loaded.config, node.id, &host, area);
     problems.append(&mut survey.problems);
@@ -172,6 +173,23 @@ impl Survey<'_> {
             self.problems.push(problem);
         }
         mounted
+    }
+
+    /// An agent that is not there is found out here and not on the day of need.
+    fn agents(&mut self) {
+        for fence in self.loaded.config.fences() {
+            let usable = fs::metadata(&fence.agent)
+                .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
+            if usable {
+                continue;
+            }
+            let problem = format!("fence `{}`: {} cannot be run", fence.name, fence.agent);
+            let remedy = "install the package of this fence agent on every node";
+            let name = fence.agent.rsplit('/').next().unwrap_or_default();
+            let span = self.quoted(name).or_else(|| self.quoted(&fence.agent));
+            let problem = self.problem(Severity::Error, problem, remedy);
+            self.problems.push(Problem { span, ..problem });
+        }
     }
 
     fn disk(&mut self, (index, name): (u8, &str), path: &str) -> (DiskFacts, DiskSeen) {

@@ -43,6 +43,16 @@ Needed only where a node starts alone and waits because others, out of its sight
 be at work. If the node is not off, its tasks may then run twice and destroy their data: look \
 at the machine, or pull its plug, before you say yes.";
 
+/// `fence`.
+pub(super) const FENCE: &str = "\
+Switches a node off through the devices that the configuration names for it ([[fence]]).\n\n\
+The cluster does so by itself with a node that it has put out. By hand it is for a node that is \
+in nobody's way but must go, and for the day on which you want to know that it works. All devices \
+of a level have to say that they have done it, and then, asked again, that the node is off; if one \
+does not, the next level is tried.\n\n\
+`fence test` switches nothing: it asks every device whether the node is on. The daemon does the \
+same at its start and every hour, and what fails is an alarm.";
+
 /// `disk format`.
 pub(super) const FORMAT: &str = "\
 Writes the cluster's area to a disk: heartbeat slots and the register.\n\n\

@@ -8,7 +8,7 @@
 //! args, help    what can be typed, and the lesson that goes with it
 //! init, check + facts, disk + view    without a daemon
 //! replay                              from a record alone
-//! status + picture, history, order    through the control socket
+//! status + picture, history, order, fence    through the control socket
 //! words, table, names                 how things are said
 //! ```
 
@@ -19,6 +19,7 @@ mod context;
 mod disk;
 mod exit;
 mod facts;
+mod fence;
 mod help;
 mod history;
 mod init;
@@ -81,6 +82,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
         Command::Standby(args) => order::standby(places, args, out),
         Command::Online(args) => order::online(places, args, out),
         Command::ConfirmOff(args) => order::confirm_off(places, args, out),
+        Command::Fence(args) => fence::run(places, args, out),
         Command::Replay(args) => replay::run(args, out),
     }
 }

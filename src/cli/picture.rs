@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::status::{age_ms, granted, owner_state, page_state, processes};
+use super::status::{age_ms, alarms_of_fences, granted, owner_state, page_state, processes};
 use super::{names, table, words};
 use crate::engine::{LinkStatus, NodeStatus, Snapshot, TaskStatus};
 use crate::node::control::{Names, Status, WatchdogStatus};
@@ -45,7 +45,36 @@ fn print_snapshot(status: &Status, snapshot: &Snapshot, out: &mut dyn Write) -> 
         let heading = ["TASK", "OWNER", "STATE", "HEIR", "WANTED", "WHY"];
         write!(out, "\n{}", table::columns(heading, tasks.collect()))?;
     }
-    print_attention(names, snapshot, out)
+    print_fences(status, out)?;
+    print_attention(status, snapshot, out)
+}
+
+fn print_fences(status: &Status, out: &mut dyn Write) -> io::Result<()> {
+    if status.fences.is_empty() {
+        return Ok(());
+    }
+    let rows = status.fences.iter().map(|fence| {
+        let devices = fence.devices.iter();
+        let devices: Vec<String> = devices
+            .map(|device| format!("{} (level {})", device.name, device.level))
+            .collect();
+        let state = match (fence.at_work, &fence.trouble, fence.tried_ms) {
+            (true, _, _) => "SWITCHING OFF",
+            (false, Some(_), _) => "FAILS",
+            (false, None, Some(_)) => "ready",
+            (false, None, None) => "not tried yet",
+        };
+        let troubles = fence.devices.iter().filter_map(|d| d.trouble.clone());
+        [
+            names::of_node(&status.names, fence.node),
+            state.to_owned(),
+            words::ago(fence.tried_ms),
+            devices.join(", "),
+            troubles.collect::<Vec<_>>().join("; "),
+        ]
+    });
+    let heading = ["FENCE OF", "STATE", "TRIED", "DEVICES", "REMARK"];
+    write!(out, "\n{}", table::columns(heading, rows.collect()))
 }
 
 fn standing(snapshot: &Snapshot) -> String {
@@ -200,7 +229,8 @@ fn task_row(names: &Names, task: &TaskStatus) -> [String; 6] {
 }
 
 /// What a person should look at, last, where the eye rests.
-fn print_attention(names: &Names, snapshot: &Snapshot, out: &mut dyn Write) -> io::Result<()> {
+fn print_attention(status: &Status, snapshot: &Snapshot, out: &mut dyn Write) -> io::Result<()> {
+    let names = &status.names;
     let mut lines: Vec<String> = Vec::new();
     for task in &snapshot.tasks {
         if let Some(blocked) = &task.blocked {
@@ -216,6 +246,7 @@ fn print_attention(names: &Names, snapshot: &Snapshot, out: &mut dyn Write) -> i
             .iter()
             .map(|alarm| names::in_alarm(names, alarm)),
     );
+    lines.extend(alarms_of_fences(status));
     if lines.is_empty() {
         return Ok(());
     }

@@ -17,6 +17,7 @@ use super::{names, picture, words};
 use crate::engine::{Snapshot, TaskStatus};
 use crate::model::{TaskIndex, TaskState};
 use crate::node::control::{Names, PageStatus, Request, Response, Status, ask};
+use crate::node::power::desk::FenceStatus;
 use crate::node::runner::Lease;
 
 /// Longest time for an answer; the daemon gives its core a second.
@@ -132,6 +133,7 @@ fn from_page(places: &Places) -> Option<Status> {
         snapshot: None,
         page,
         names,
+        fences: Vec::new(),
     })
 }
 
@@ -141,11 +143,23 @@ pub(super) fn health(status: &Status) -> Exit {
         return Exit::Attention;
     };
     let runs = |task: &TaskStatus| !task.wanted || owner_state(task) == Some(TaskState::Started);
-    if snapshot.alarms.is_empty() && snapshot.tasks.iter().all(runs) {
+    if alarms_of_fences(status).next().is_none()
+        && snapshot.alarms.is_empty()
+        && snapshot.tasks.iter().all(runs)
+    {
         Exit::Well
     } else {
         Exit::Attention
     }
+}
+
+/// Nodes that could not be switched off if they had to be.
+pub(super) fn alarms_of_fences(status: &Status) -> impl Iterator<Item = String> {
+    status.fences.iter().filter_map(|fence| {
+        let trouble = fence.trouble.as_ref()?;
+        let name = names::of_node(&status.names, fence.node);
+        Some(format!("cannot fence {name}: {trouble}"))
+    })
 }
 
 /// How the task stands on its owner, if it has one that was heard.
@@ -208,6 +222,14 @@ fn json_report(status: &Status) -> Value {
     report["cluster"] = names.cluster.clone().into();
     report["node"] = names.node.clone().into();
     report["page"] = page_json(names, &status.page);
+    report["fences"] = status
+        .fences
+        .iter()
+        .map(|fence| fence_json(names, fence))
+        .collect();
+    if let Some(alarms) = report["alarms"].as_array_mut() {
+        alarms.extend(alarms_of_fences(status).map(Value::from));
+    }
     report
 }
 
@@ -285,6 +307,16 @@ fn task_json(names: &Names, task: &TaskStatus) -> Value {
         "epoch": task.epoch,
         "failed_on": task.failed_on.iter().map(|id| node(*id)).collect::<Vec<_>>(),
         "cause": task.cause,
+    })
+}
+
+fn fence_json(names: &Names, fence: &FenceStatus) -> Value {
+    json!({
+        "node": names::of_node(names, fence.node),
+        "devices": fence.devices,
+        "tried_ms": fence.tried_ms,
+        "trouble": fence.trouble,
+        "at_work": fence.at_work,
     })
 }
 

@@ -63,6 +63,7 @@ pub fn commented(draft: &Draft<'_>, kinds: &[Kind]) -> String {
         quoted(disk)
     );
     text.push_str(WATCHDOG);
+    fence(draft, &mut text);
     text.push_str(TASKS);
     if let [first, ..] = draft.nodes {
         let order: Vec<String> = draft.nodes.iter().map(|node| quoted(node)).collect();
@@ -81,6 +82,19 @@ pub fn commented(draft: &Draft<'_>, kinds: &[Kind]) -> String {
         }
     }
     text
+}
+
+/// `[[fence]]`.
+fn fence(draft: &Draft<'_>, text: &mut String) {
+    if let [first, ..] = draft.nodes {
+        let strip = format!("{first} = \"1\"");
+        let _ = writeln!(
+            text,
+            "#nodes = [{}]   # power strip: plug = {{ {strip} }}",
+            quoted(first)
+        );
+    }
+    text.push_str(FENCE);
 }
 
 /// The head of the file and `[cluster]`.
@@ -149,6 +163,22 @@ const WATCHDOG: &str = "
 #[watchdog]
 #device = \"/dev/watchdog\"   # or \"none\"
 #timeout = \"10s\"
+# A node that cannot let go of what it may not have any more resets itself. Only with a device.
+#self-fence = true
+
+# Switches a node off that was put out, through an agent of the package fence-agents; once for each
+# device. All devices of a level must do it, then the next level is tried.
+#[[fence]]
+#name = \"bmc-a\"
+#agent = \"fence_ipmilan\"
+";
+
+const FENCE: &str = "\
+#level = 1
+#action = \"off\"          # or \"reboot\"
+#timeout = \"60s\"
+#test-every = \"1h\"
+#options = { ip = \"10.1.0.1\", username = \"standfast\", password = \"CHANGE-ME\" }
 
 ";
 
@@ -161,6 +191,9 @@ const TASKS: &str = "\
 
 const RESTART: &str = "\
 #enabled = true
+# Wait for the proof that a node which had it is off, however long ago it was put out. Without
+# this line the end of its lease will do.
+#fence-required = false
 # A process that dies is started again in place this often within the window; then the task moves.
 #[task.restart]
 #attempts = 3

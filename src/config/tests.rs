@@ -3,7 +3,7 @@
 
 use super::kind::{AddressClaim, Claims, Kind, ParameterError};
 use super::*;
-use crate::model::NodeId;
+use crate::model::{NodeId, NodeSet};
 use crate::time::Span;
 
 const PAIR: &str = r#"
@@ -391,6 +391,8 @@ fn the_template_still_parses_with_everything_switched_on() {
     assert_eq!(config.tasks()[0].objects.len(), 1);
     assert_eq!(config.tasks()[0].nodes, [node(1), node(2)]);
     assert!(config.watchdog().written.is_some());
+    assert!(config.watchdog().self_fence);
+    assert_eq!(config.fenced_nodes(), NodeSet::only(node(1)));
     assert!(text.lines().all(|line| line.len() <= 100));
 }
 

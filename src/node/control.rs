@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::page::WatchdogKind;
 use super::paths;
+use super::power::desk::{FenceStatus, Wish};
 use crate::config::{Config, NodeConfig};
 use crate::engine::{Command, Record, Snapshot};
 use crate::model::{NodeId, TaskIndex};
@@ -40,6 +41,9 @@ pub const BODY_MAX: usize = 1 << 20;
 /// Longest time a client may take to send its request and to take its answer, each.
 pub const CLIENT_IO_MAX: Duration = Duration::from_secs(5);
 
+/// Longest time the daemon waits for the devices that switch a node off.
+pub const FENCE_MAX: Duration = Duration::from_secs(1_800);
+
 /// Longest time the daemon waits for the outcome of a command.
 pub const COMMAND_MAX: Duration = Duration::from_secs(30);
 
@@ -57,6 +61,13 @@ pub enum Request {
         /// Only about this task.
         task: Option<TaskIndex>,
     },
+    /// To try the devices that switch a node off, or to switch it off.
+    Fence {
+        /// Which node.
+        node: NodeId,
+        /// Which of the two.
+        wish: Wish,
+    },
     /// Which program the daemon is.
     Version,
     /// Counters of the runner.
@@ -68,7 +79,7 @@ pub enum Request {
 pub enum Response {
     /// To [`Request::Status`].
     Status(Box<Status>),
-    /// To [`Request::Command`]: what came of it, for people.
+    /// To [`Request::Command`] and [`Request::Fence`]: what came of it, for people.
     Done(String),
     /// To [`Request::History`]: oldest first.
     History(Vec<HistoryEntry>),
@@ -104,6 +115,8 @@ pub enum Code {
     Busy,
     /// The history cannot be read.
     Unreadable,
+    /// A device that switches a node off has failed.
+    Device,
 }
 
 /// The answer to [`Request::Status`].
@@ -115,6 +128,8 @@ pub struct Status {
     pub page: PageStatus,
     /// What everything is called.
     pub names: Names,
+    /// How the devices stand that switch other nodes off, as this node finds them.
+    pub fences: Vec<FenceStatus>,
 }
 
 /// The shared page at one moment; times in milliseconds of age.

@@ -8,5 +8,6 @@ pub mod messages;
 pub mod options;
 pub mod page;
 pub mod paths;
+pub mod power;
 pub mod runner;
 pub mod secret;

@@ -204,7 +204,8 @@ impl Cancel {
         self.level.load(Ordering::SeqCst) >= urgency as u8
     }
 
-    fn descriptor(&self, urgency: Urgency) -> BorrowedFd<'_> {
+    /// Readable once it was raised this far.
+    pub fn descriptor(&self, urgency: Urgency) -> BorrowedFd<'_> {
         match urgency {
             Urgency::Stop => self.stop.as_fd(),
             Urgency::Forced => self.forced.as_fd(),

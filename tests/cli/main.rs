@@ -5,6 +5,7 @@ mod disk;
 #[allow(dead_code, reason = "the pair serves several programs")]
 #[path = "../engine_pair/mod.rs"]
 mod engine_pair;
+mod fence;
 mod files;
 mod replay;
 mod rig;

@@ -253,6 +253,7 @@ pub(crate) fn well() -> Status {
             ..PageStatus::default()
         },
         names: names(),
+        fences: Vec::new(),
     }
 }
 

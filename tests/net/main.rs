@@ -23,6 +23,7 @@ mod rig;
 
 mod cuts;
 mod deaths;
+mod fences;
 mod interrupts;
 mod moves;
 mod processes;
@@ -203,6 +204,7 @@ fn main() -> ExitCode {
     let choice = Choice::read();
     let groups = [
         deaths::scenarios(),
+        fences::scenarios(),
         moves::scenarios(),
         cuts::scenarios(),
         processes::scenarios(),

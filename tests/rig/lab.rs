@@ -41,6 +41,9 @@ pub(crate) struct Wish {
     pub(crate) restarts: u32,
     /// Is it to survive the rig?
     pub(crate) lasting: bool,
+    /// Does the task wait until a node that was put out is switched off? Whoever runs the lab is
+    /// the device.
+    pub(crate) fenced: bool,
 }
 
 impl Wish {
@@ -53,6 +56,7 @@ impl Wish {
             software,
             restarts: 3,
             lasting: false,
+            fenced: false,
         }
     }
 
@@ -318,6 +322,7 @@ fn plan(wish: &Wish, journal: &Journal, nodes: &[Node], volume: &LoopDevice) -> 
         volume: volume.path().to_owned(),
         service: wish.service,
         restarts: wish.restarts,
+        fenced: wish.fenced,
     }
 }
 

@@ -29,6 +29,22 @@ pub(crate) const ETC: &str = "/run/etc";
 pub(crate) const STATE: &str = "/run/state";
 /// The boot id of this life.
 pub(crate) const BOOT_ID: &str = "/run/boot_id";
+/// The fence agent, in [`ETC`].
+const AGENT: &str = "fence_file";
+
+/// It asks for power to be cut with a file `off-PLUG` beside itself, and waits for the answer, a
+/// file `dead-PLUG`.
+const FENCE: &str = "#!/bin/sh\n\
+    while read -r line; do\n\
+    case $line in action=*) action=${line#action=} ;; plug=*) plug=${line#plug=} ;; esac\n\
+    done\n\
+    cd \"$(dirname \"$0\")\" || exit 1\n\
+    case $action in\n\
+    off) : >\"off-$plug\"; until [ -e \"dead-$plug\" ]; do sleep 0.01; done ;;\n\
+    status) [ -e \"dead-$plug\" ] && exit 2 ;;\n\
+    esac\n\
+    exit 0\n";
+
 /// Where the volume is mounted.
 pub(crate) const DATA: &str = "/run/data";
 
@@ -89,6 +105,8 @@ pub(crate) struct Plan {
     pub(crate) service: Service,
     /// Restarts of a failed program before the task moves.
     pub(crate) restarts: u32,
+    /// Each node has a device that switches it off, and the task requires it.
+    pub(crate) fenced: bool,
 }
 
 impl Plan {
@@ -120,8 +138,17 @@ impl Plan {
         let paths = paths.join(", ");
         text += "\n[[link]]\nname = \"disk\"\nkind = \"disk\"\n";
         text += &format!("device = {{ {paths} }}\n");
+        if self.fenced {
+            for (name, _) in &self.nodes {
+                text += &format!(
+                    "\n[[fence]]\nname = \"power-of-{name}\"\nagent = \"{ETC}/{AGENT}\"\n\
+                     plug = {{ {name} = \"{name}\" }}\n"
+                );
+            }
+        }
+        let fenced = self.fenced;
         text += &format!(
-            "\n[[task]]\nname = \"{TASK}\"\n\n\
+            "\n[[task]]\nname = \"{TASK}\"\nfence-required = {fenced}\n\n\
              [task.restart]\nattempts = {restarts}\nwindow = \"10m\"\n"
         );
         self.objects(&mut text);
@@ -185,6 +212,7 @@ impl Software {
         match self {
             Software::Standfast => {
                 write("cluster.toml", &plan.toml(), 0o644)?;
+                write(AGENT, FENCE, 0o755)?;
                 write(
                     "secret",
                     &format!("{}{}\n", plan.cluster_id, plan.cluster_id),

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use nix::fcntl::OFlag;
 
+use super::STACK_BYTES;
 use crate::config::Timing;
 use crate::storage::last_words::{LAST_WORDS_LEN, LastWords, Reason};
 use crate::time::{Instant, Span};
@@ -104,6 +105,7 @@ impl Farewell {
         let mark = Arc::clone(&kept);
         std::thread::Builder::new()
             .name("farewell".to_owned())
+            .stack_size(STACK_BYTES)
             .spawn(move || keep(&file, kernel_log, &said, &mark))?;
         Ok(Farewell { words, kept })
     }

@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use standfast_sys::Failed;
 use standfast_sys::sharedpage::SharedPage;
 
+use crate::model::{TASKS_MAX, TaskState};
 use crate::node::page::{PAGE_MAGIC, PAGE_WORDS, word};
 use crate::node::paths;
 
@@ -138,6 +139,15 @@ pub fn page(run_dir: &Path, boot: u128) -> Result<SharedPage, StartError> {
     store(word::LEAVE, 0);
     // The core's word, but there is no core now, and the last one's farewell must not count again.
     store(word::LEFT, 0);
+    // So are its tasks' states: nobody has looked since, and nothing may follow from them.
+    for task in 0..TASKS_MAX {
+        let epoch = load(&page, word::TASK_STATES + task) >> 8;
+        store(
+            word::TASK_STATES + task,
+            epoch << 8 | TaskState::Unknown as u64,
+        );
+    }
+    store(word::FALL, 0);
     store(word::MAGIC, PAGE_MAGIC);
     Ok(page)
 }
@@ -157,6 +167,8 @@ mod tests {
         );
         first.words()[word::LEASE_DEADLINE].store(99, Ordering::Release);
         first.words()[word::LEFT].store(1, Ordering::Release);
+        let failed = 3 << 8 | TaskState::StopFailed as u64;
+        first.words()[word::TASK_STATES].store(failed, Ordering::Release);
         let second = page(directory.path(), 7).unwrap();
         assert_eq!(
             (
@@ -166,6 +178,8 @@ mod tests {
             (2, 99)
         );
         assert_eq!(get(&second, word::LEFT), 0);
+        let unknown = 3 << 8 | TaskState::Unknown as u64;
+        assert_eq!(get(&second, word::TASK_STATES), unknown, "the core is gone");
         let other = page(directory.path(), 8).unwrap();
         assert_eq!(
             (get(&other, word::START), get(&other, word::LEASE_DEADLINE)),

@@ -48,11 +48,13 @@ pub use worker::{Job, Mailbox, Mouth, Said};
 use self::core::Core;
 use self::fitness::Fitness;
 use self::serve::{Ask, Server, Shared};
+use self::told::Teller;
 use super::control::Names;
 use super::messages::{FromRunner, ToRunner};
 use super::options::{NoName, Options};
 use super::page::{PAGE_WORDS, word};
 use super::paths;
+use super::power::desk::{self as power, Desk};
 use crate::config::{Config, NodeConfig, ObjectConfig, TaskConfig};
 use crate::engine::{Class, Failure, Found, Order, Record, Refusal, Report, Snapshot};
 use crate::model::TaskIndex;
@@ -166,6 +168,8 @@ struct Runner {
     shared: Arc<Shared>,
     hello: Option<Hello>,
     fitness: Fitness,
+    desk: Arc<Desk>,
+    power: Receiver<power::Said>,
     pending: BTreeMap<u64, Pending>,
     request: u64,
     ended: bool,
@@ -190,14 +194,12 @@ impl Runner {
             queue,
             bell: Arc::clone(&bell),
         };
-        let history = History::open(&options.state_dir).map_err(failed("start the history"))?;
-        let words = paths::last_words(&options.state_dir, &config.cluster().id, node.id);
-        for record in told::of_the_start(node.id, &words, &lease) {
-            tell(&record);
-            history.keep(record, None);
-        }
+        let history = told::open_history(options, config, node, &lease)?;
         let mailboxes = start_workers(run_dir, config, node, &keeper, &lease, &mouth)?;
         let shared = Arc::new(Shared::default());
+        let (desk, power) = Desk::open(config, node.id, &bell)
+            .map_err(failed("start a thread for a node's power"))?;
+        let desk = Arc::new(desk);
         let (sender, asks) = bounded(ASKS_MAX);
         let server = Server {
             asks: sender,
@@ -206,12 +208,12 @@ impl Runner {
             lease: Arc::clone(&lease),
             names: Names::of(config, node),
             node: node.id,
+            desk: Arc::clone(&desk),
             shared: Arc::clone(&shared),
         };
         serve::listen(&paths::control_socket(run_dir), server)
             .map_err(failed("listen on the control socket"))?;
         let core = Core::new(paths::core_socket(run_dir));
-        let (hello, pending) = (None, BTreeMap::new());
         let fitness = Fitness::new(config, node)?;
         Ok(Runner {
             lease,
@@ -222,9 +224,11 @@ impl Runner {
             bell,
             history,
             shared,
-            hello,
+            hello: None,
             fitness,
-            pending,
+            desk,
+            power,
+            pending: BTreeMap::new(),
             request: 0,
             ended: false,
         })
@@ -244,6 +248,9 @@ impl Runner {
             }
             while let Ok(said) = self.said.try_recv() {
                 self.pass_on(said);
+            }
+            while let Ok(said) = self.power.try_recv() {
+                self.pass_on_of_power(said);
             }
             while let Ok(ask) = self.asks.try_recv() {
                 self.ask(ask);
@@ -279,6 +286,7 @@ impl Runner {
     /// A new core knows nothing: everything is looked at anew.
     fn begin_hello(&mut self) {
         self.fitness.forget_told();
+        self.desk.forget_orders();
         let connection = self.core.connections;
         let mut found = vec![None; self.mailboxes.len()];
         for (index, mailbox) in self.mailboxes.iter().enumerate() {
@@ -324,7 +332,9 @@ impl Runner {
     fn hear(&mut self, message: ToRunner) {
         match message {
             ToRunner::Order(order) => self.obey(order),
-            ToRunner::PowerFence { .. } => {}
+            ToRunner::PowerFence { node, epoch } => {
+                self.desk.order(self.core.connections, node, epoch);
+            }
             ToRunner::Record(record) => {
                 tell(&record);
                 self.history.keep(record, None);
@@ -419,6 +429,28 @@ impl Runner {
             },
         };
         self.core.send(&FromRunner::Report(report));
+    }
+
+    fn pass_on_of_power(&mut self, said: power::Said) {
+        match said {
+            // The order of an earlier core: this one gives its own.
+            power::Said::Outcome { connection, .. } if connection != self.core.connections => {}
+            power::Said::Outcome {
+                node,
+                epoch,
+                outcome,
+                ..
+            } => self.core.send(&FromRunner::PowerFenced {
+                node,
+                epoch,
+                outcome,
+            }),
+            power::Said::Note { node, class, text } => {
+                let record = Teller::now(node, &self.lease).record(class, "", text);
+                tell(&record);
+                self.history.keep(record, None);
+            }
+        }
     }
 
     fn ask(&mut self, ask: Ask) {

@@ -25,9 +25,10 @@ use super::lease::Lease;
 use crate::engine::{Class, Command, Record, Refusal, Snapshot};
 use crate::model::{NodeId, TaskIndex};
 use crate::node::control::{
-    CLIENT_IO_MAX, COMMAND_MAX, Code, Counters, Names, Refused, Request, Response, Status, Timed,
-    VERSION, decode, other_version, receive, send, send_body,
+    CLIENT_IO_MAX, COMMAND_MAX, Code, Counters, FENCE_MAX, Names, Refused, Request, Response,
+    Status, Timed, VERSION, decode, other_version, receive, send, send_body,
 };
+use crate::node::power::desk::{Desk, Wish};
 use crate::time;
 
 /// Most clients at once; a further one is told so and cut off.
@@ -67,6 +68,7 @@ pub(super) struct Server {
     pub(super) lease: Arc<Lease>,
     pub(super) names: Names,
     pub(super) node: NodeId,
+    pub(super) desk: Arc<Desk>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -193,6 +195,7 @@ impl Server {
                     )
                 }
             },
+            Request::Fence { node, wish } => self.fence(*node, *wish, peer),
             Request::Version => Response::Version(env!("CARGO_PKG_VERSION").to_owned()),
             Request::Counters => Response::Counters(self.counters()),
         }
@@ -220,6 +223,7 @@ impl Server {
             snapshot,
             page,
             names: self.names.clone(),
+            fences: self.desk.status(),
         }
     }
 
@@ -247,6 +251,44 @@ impl Server {
         response
     }
 
+    /// Tries a node's devices, or switches it off, as a person asks: he answers for it.
+    fn fence(&self, node: NodeId, wish: Wish, peer: Option<UnixCredentials>) -> Response {
+        let name = self.name_of(node);
+        let words = match wish {
+            Wish::Test => format!("test the fence devices of {name}"),
+            Wish::Off => format!("switch {name} off"),
+        };
+        let (sender, receiver) = bounded(1);
+        let reply = match self.desk.ask(node, wish, sender) {
+            Ok(()) => receiver.recv_timeout(FENCE_MAX),
+            Err(why) => {
+                let remedy = "see [[fence]] in the configuration, and `standfast status`";
+                return refused(Code::Refused, why, remedy);
+            }
+        };
+        let (outcome, response) = match reply {
+            Ok(Ok(done)) => (done.clone(), Response::Done(done)),
+            Ok(Err(why)) => {
+                let remedy = "call the agent by hand with the same options, and look at the device";
+                (why.clone(), refused(Code::Device, why, remedy))
+            }
+            Err(_) => {
+                let reason = "the devices do not answer; what was asked may still happen";
+                let remedy = "look at the status, and at the device";
+                (reason.to_owned(), refused(Code::NoAnswer, reason, remedy))
+            }
+        };
+        let asked = (None, Some(node), words);
+        self.history
+            .keep(self.record_of(asked, outcome), Some(asked_by(peer)));
+        response
+    }
+
+    fn name_of(&self, node: NodeId) -> String {
+        let known = self.names.nodes.iter().find(|(id, _)| *id == node);
+        known.map_or_else(|| format!("node {node}"), |(_, name)| name.clone())
+    }
+
     fn ask<T>(
         &self,
         ask: Ask,
@@ -261,7 +303,14 @@ impl Server {
     }
 
     fn record(&self, command: &Command, outcome: String) -> Record {
-        let (task, node, words) = self.in_words(command);
+        self.record_of(self.in_words(command), outcome)
+    }
+
+    fn record_of(
+        &self,
+        (task, node, words): (Option<TaskIndex>, Option<NodeId>, String),
+        outcome: String,
+    ) -> Record {
         Record {
             at: time::Instant(boottime_ns()),
             epoch: self.lease.epoch(),
@@ -281,10 +330,7 @@ impl Server {
             Some(name) => name.clone(),
             None => format!("task {}", task.index()),
         };
-        let node_name = |id: &NodeId| match self.names.nodes.iter().find(|(node, _)| node == id) {
-            Some((_, name)) => name.clone(),
-            None => format!("node {id}"),
-        };
+        let node_name = |id: &NodeId| self.name_of(*id);
         match command {
             Command::Move { task, to } => {
                 let words = format!("move {} to {}", task_name(task), node_name(to));

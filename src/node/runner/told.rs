@@ -9,11 +9,16 @@ use std::path::Path;
 use nix::fcntl::OFlag;
 use standfast_sys::clock::boottime_ns;
 
+use super::history::History;
 use super::lease::Lease;
+use super::{RunnerError, failed, tell};
+use crate::config::{Config, NodeConfig};
 use crate::engine::{Class, Record};
 use crate::model::{NodeId, TaskIndex};
 use crate::node::control::WatchdogStatus;
+use crate::node::options::Options;
 use crate::node::page::WatchdogKind;
+use crate::node::paths;
 use crate::storage::last_words::{LAST_WORDS_LEN, LastWords};
 use crate::time::Instant;
 
@@ -27,6 +32,15 @@ pub(super) struct Teller {
 }
 
 impl Teller {
+    /// Of this moment.
+    pub(super) fn now(node: NodeId, lease: &Lease) -> Teller {
+        Teller {
+            node,
+            now: Instant(boottime_ns()),
+            epoch: lease.epoch(),
+        }
+    }
+
     pub(super) fn record(&self, class: Class, trigger: &str, outcome: String) -> Record {
         Record {
             at: self.now,
@@ -88,13 +102,25 @@ impl Teller {
     }
 }
 
+/// The history, in which the last boot and the watchdog have their say first.
+pub(super) fn open_history(
+    options: &Options,
+    config: &Config,
+    node: &NodeConfig,
+    lease: &Lease,
+) -> Result<History, RunnerError> {
+    let history = History::open(&options.state_dir).map_err(failed("start the history"))?;
+    let words = paths::last_words(&options.state_dir, &config.cluster().id, node.id);
+    for record in of_the_start(node.id, &words, lease) {
+        tell(&record);
+        history.keep(record, None);
+    }
+    Ok(history)
+}
+
 /// What the history is to say of the last boot and of the watchdog, once each.
-pub(super) fn of_the_start(node: NodeId, last_words: &Path, lease: &Lease) -> Vec<Record> {
-    let teller = Teller {
-        node,
-        now: Instant(boottime_ns()),
-        epoch: lease.epoch(),
-    };
+fn of_the_start(node: NodeId, last_words: &Path, lease: &Lease) -> Vec<Record> {
+    let teller = Teller::now(node, lease);
     let words = take_last_words(last_words, lease.boot()).unwrap_or_else(|error| {
         let path = last_words.display();
         tracing::warn!(%error, %path, "what this node said last is lost");

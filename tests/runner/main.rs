@@ -1,6 +1,8 @@
 //! The runner as a process of its own, with this test in the place of the core and the guard.
 
+#[path = "../node_rig/mod.rs"]
 mod node_rig;
+mod power;
 
 use std::collections::BTreeSet;
 use std::fs;
