@@ -141,20 +141,15 @@ impl ScsiPath {
         mut transfer: Transfer<'_>,
         timeout: Duration,
     ) -> Result<usize, CommandError> {
-        let mut attempt = 0;
-        loop {
+        let once = || {
             let data = match &mut transfer {
                 Transfer::None => Transfer::None,
                 Transfer::In(buffer) => Transfer::In(buffer),
                 Transfer::Out(buffer) => Transfer::Out(buffer),
             };
-            match sgio::execute(self.file.as_fd(), cdb, data, timeout) {
-                Err(Fault::Check(sense)) if sense.was_not_begun() && attempt < ATTENTIONS_MAX => {
-                    attempt += 1;
-                }
-                answer => return answer.map_err(|fault| self.error(cdb.name(), fault)),
-            }
-        }
+            sgio::execute(self.file.as_fd(), cdb, data, timeout)
+        };
+        attended(once).map_err(|fault| self.error(cdb.name(), fault))
     }
 
     fn error(&self, command: &'static str, fault: Fault) -> CommandError {
@@ -441,6 +436,17 @@ impl ScsiPath {
         sgio::reset_unit(self.file.as_fd())
             .map_err(|errno| self.error("LOGICAL UNIT RESET", Fault::Kernel(errno.into())))
     }
+}
+
+/// Does it again as long as a unit attention kept it from being done.
+fn attended<T>(mut once: impl FnMut() -> Result<T, Fault>) -> Result<T, Fault> {
+    for _ in 0..ATTENTIONS_MAX {
+        match once() {
+            Err(Fault::Check(sense)) if sense.was_not_begun() => {}
+            answer => return answer,
+        }
+    }
+    once()
 }
 
 impl AsFd for ScsiPath {

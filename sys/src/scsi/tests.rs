@@ -369,6 +369,33 @@ fn every_kind_of_trouble_is_told_apart() {
 }
 
 #[test]
+fn attentions_are_heard_out_and_never_taken_for_an_answer() {
+    let sense = |text: &str| Fault::Check(Sense::decode(&hex(text)).unwrap());
+    let preempted = "72 06 2a 05 00 00 00 00";
+    let answer = |attentions: usize, last: fn() -> Result<u8, Fault>| {
+        let mut sent = 0;
+        let answer = attended(|| {
+            sent += 1;
+            if sent > attentions {
+                last()
+            } else {
+                Err(sense(preempted))
+            }
+        });
+        (sent, answer)
+    };
+    let (sent, done) = answer(5, || Ok(7));
+    assert_eq!((sent, done.ok()), (6, Some(7)));
+    let (sent, refused) = answer(2, || Err(Fault::Conflict));
+    assert!(matches!((sent, refused), (3, Err(Fault::Conflict))));
+    let (sent, failed) = answer(0, || Err(Fault::Busy));
+    assert!(matches!((sent, failed), (1, Err(Fault::Busy))));
+    let (sent, endless) = answer(usize::MAX, || Ok(0));
+    assert_eq!(sent, ATTENTIONS_MAX + 1);
+    assert!(matches!(endless, Err(Fault::Check(_))));
+}
+
+#[test]
 fn what_speaks_no_scsi_says_so() {
     let device = ScsiPath::open(Path::new("/dev/null")).unwrap();
     let error = device.test_unit_ready(Duration::from_secs(1)).unwrap_err();
