@@ -51,6 +51,8 @@ fn commands_are_those_of_sg3_utils() {
     // sg_write_x --16 --normal --fua --lba=0x123456789 --num=8
     let write = "8a 08 00 00 00 01 23 45 67 89 00 00 00 08 00 00";
     assert_sent(Cdb::write(far), write);
+    let plain = "8a 00 00 00 00 01 23 45 67 89 00 00 00 08 00 00";
+    assert_sent(Cdb::write(far).without_fua(), plain);
     let read = "88 08 00 00 00 01 23 45 67 89 00 00 00 08 00 00";
     assert_sent(Cdb::read(far), read);
 }
