@@ -252,3 +252,23 @@ fn a_torn_header_is_told_from_a_damaged_copy() {
         .json();
     assert!(report["header"].is_null() && report["problems"][0].is_string());
 }
+
+#[test]
+fn a_disk_without_reservations_is_named_as_such() {
+    let place = Place::with_cluster();
+    let image = place.image(ENOUGH);
+    let device = LoopDevice::new(&image);
+    let name = device.name();
+    place
+        .run(&["disk", "reservations", name])
+        .exits(6)
+        .warns("is neither a SCSI nor an NVMe disk");
+    place
+        .run(&["disk", "release", name, "--yes"])
+        .exits(6)
+        .warns("is neither a SCSI nor an NVMe disk");
+    place
+        .run(&["disk", "reservations", "/dev/no-such-device"])
+        .exits(6)
+        .warns("lsblk");
+}

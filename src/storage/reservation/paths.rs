@@ -53,6 +53,10 @@ struct OnePath {
 impl OnePath {
     fn open(path: &Path, transport: &Transport) -> Arc<OnePath> {
         let device = ScsiPath::open(path).map_err(|error| sentence(&error));
+        OnePath::new(path, device, transport)
+    }
+
+    fn new(path: &Path, device: Result<ScsiPath, String>, transport: &Transport) -> Arc<OnePath> {
         let wwid = match transport {
             Transport::Scsi => None,
             Transport::Nvme { wwid } => Some(wwid.clone()),
@@ -86,14 +90,37 @@ impl OnePath {
 }
 
 impl PathUnit {
-    /// Opens every path of a disk. One that cannot be opened now counts as a path that does not
+    /// Opens every path of a disk. One that cannot be opened in time counts as a path that does not
     /// answer.
     #[must_use]
-    pub fn open(disk: &Disk) -> PathUnit {
-        let open = |path: &PathBuf| OnePath::open(path, &disk.transport);
-        PathUnit {
-            paths: disk.paths.iter().map(open).collect(),
+    pub fn open(disk: &Disk, patience: Duration) -> PathUnit {
+        let deadline = Instant::now() + patience;
+        let (sender, receiver) = channel();
+        // The kernel lets nobody open a path while it is resetting its adapter.
+        for (at, path) in disk.paths.iter().cloned().enumerate() {
+            let (sender, transport) = (sender.clone(), disk.transport.clone());
+            let open = move || drop(sender.send((at, OnePath::open(&path, &transport))));
+            let thread = thread::Builder::new().name("disk path".to_owned());
+            // Without a thread it counts as one that does not open.
+            let _ = thread.stack_size(STACK_BYTES).spawn(open);
         }
+        drop(sender);
+        let mut paths: Vec<Option<Arc<OnePath>>> = vec![None; disk.paths.len()];
+        while paths.iter().any(Option::is_none) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match receiver.recv_timeout(left) {
+                Ok((at, path)) => paths[at] = Some(path),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        let closed = |(path, opened): (&PathBuf, Option<Arc<OnePath>>)| {
+            opened.unwrap_or_else(|| {
+                let why = Err("it does not open in time".to_owned());
+                OnePath::new(path, why, &disk.transport)
+            })
+        };
+        let paths = disk.paths.iter().zip(paths).map(closed).collect();
+        PathUnit { paths }
     }
 
     /// Opens paths that have come, and anew those that were taken away, if they lead to the disk of
@@ -104,18 +131,19 @@ impl PathUnit {
             if at.is_some_and(|at| !self.paths[at].gone.load(Ordering::Acquire)) {
                 continue;
             }
-            let opened = OnePath::open(path, &disk.transport);
-            let mut alone = PathUnit {
-                paths: vec![Arc::clone(&opened)],
+            let one = Disk {
+                paths: vec![path.clone()],
+                ..disk.clone()
             };
+            let mut alone = PathUnit::open(&one, patience);
             let names = alone.round(&[(0, Ask::Identity)], patience).pop();
             match names {
                 Some(Ok(Answer::Identities(names))) if names.contains(identity) => {}
                 Some(_) | None => continue,
             }
             match at {
-                Some(at) => self.paths[at] = opened,
-                None => self.paths.push(opened),
+                Some(at) => self.paths[at] = alone.paths.remove(0),
+                None => self.paths.append(&mut alone.paths),
             }
         }
     }

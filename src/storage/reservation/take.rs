@@ -216,6 +216,59 @@ impl Seen {
     }
 }
 
+/// Does every path that answers lead to the unit of this name, or without one to the same?
+///
+/// # Errors
+///
+/// [`TakeError::OtherDisk`]; no path answers.
+pub(super) fn check_name(
+    unit: &mut dyn Unit,
+    identity: Option<&Identity>,
+    patience: Duration,
+) -> Result<(), TakeError> {
+    let asks: Vec<(usize, Ask)> = (0..unit.paths())
+        .map(|path| (path, Ask::Identity))
+        .collect();
+    let mut wanted = identity.cloned();
+    let mut trouble = None;
+    let mut proven = false;
+    for ((path, _), answer) in asks.iter().zip(unit.round(&asks, patience)) {
+        let found = match answer {
+            Ok(Answer::Identities(found)) => found,
+            Ok(_) => continue,
+            Err(fault) => {
+                trouble = Some(fault.to_string());
+                continue;
+            }
+        };
+        wanted = same_disk(unit, *path, found, wanted)?;
+        proven = true;
+    }
+    match proven {
+        true => Ok(()),
+        false => Err(TakeError::Late {
+            what: trouble.unwrap_or_else(|| "no path answered".to_owned()),
+        }),
+    }
+}
+
+/// The name that the next path must have too.
+fn same_disk(
+    unit: &dyn Unit,
+    path: usize,
+    found: Vec<Identity>,
+    wanted: Option<Identity>,
+) -> Result<Option<Identity>, TakeError> {
+    match wanted.or_else(|| preferred_identity(&found).cloned()) {
+        Some(wanted) if !found.contains(&wanted) => Err(TakeError::OtherDisk {
+            path: unit.path_name(path),
+            wanted,
+            found: preferred_identity(&found).cloned(),
+        }),
+        wanted => Ok(wanted),
+    }
+}
+
 struct Attempt<'a> {
     unit: &'a mut dyn Unit,
     own: Key,
@@ -331,19 +384,7 @@ impl Attempt<'_> {
     /// Is every path one to the unit that is meant?
     fn check_names(&mut self, names: Vec<(usize, Vec<Identity>)>) -> Result<(), TakeError> {
         for (path, found) in names {
-            let preferred = preferred_identity(&found);
-            let wanted = self.name.as_ref().or(preferred);
-            match wanted {
-                Some(wanted) if !found.contains(wanted) => {
-                    return Err(TakeError::OtherDisk {
-                        path: self.unit.path_name(path),
-                        wanted: wanted.clone(),
-                        found: preferred.cloned(),
-                    });
-                }
-                Some(wanted) => self.name = Some(wanted.clone()),
-                None => {}
-            }
+            self.name = same_disk(self.unit, path, found, self.name.take())?;
             self.proven.push(path);
         }
         Ok(())

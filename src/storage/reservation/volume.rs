@@ -9,9 +9,9 @@ use standfast_sys::scsi::Identity;
 use super::discover::{DiscoverError, Disk, Roots, disks_below};
 use super::error::TakeError;
 use super::keeper::{Found, Keeper};
-use super::key::{Key, KeyEpoch, Whose};
+use super::key::{ClusterTag, Key, KeyEpoch, Whose};
 use super::paths::PathUnit;
-use super::take::{Bounds, take};
+use super::take::{Bounds, check_name, take};
 use super::unit::{Answer, Ask, Unit};
 
 /// Polls from one search for new paths to the next.
@@ -23,8 +23,8 @@ pub enum VolumeError {
     /// Its disks are not known.
     #[error(transparent)]
     Discover(#[from] DiscoverError),
-    /// One disk was not taken.
-    #[error("cannot reserve {disk}")]
+    /// One disk was not taken, or is not the right one.
+    #[error("cannot use {disk}")]
     Take {
         /// Its name.
         disk: String,
@@ -69,7 +69,7 @@ struct OneDisk {
 
 impl OneDisk {
     fn new(disk: &Disk, own: Key, patience: Duration) -> OneDisk {
-        let unit = PathUnit::open(disk);
+        let unit = PathUnit::open(disk, patience);
         let keeper = Keeper::new(own, unit.paths(), patience);
         let identity = disk.identity.clone();
         OneDisk {
@@ -167,28 +167,28 @@ impl ReservedVolume {
         }
     }
 
-    /// The key with which a node of this cluster holds the device's disks, if one does: for who has
-    /// lost his own word of it.
+    /// The key with which a node of this cluster holds the first of the device's disks, if one
+    /// does: for who has lost his own word of it.
     ///
     /// # Errors
     ///
     /// The disks are not known.
     pub fn held_by(
         device: &Path,
-        own: Key,
+        cluster: ClusterTag,
         patience: Duration,
     ) -> Result<Option<Key>, VolumeError> {
         let disks = disks_below(device, &Roots::default())?;
         let Some(first) = disks.first() else {
             return Ok(None);
         };
-        let mut unit = PathUnit::open(first);
+        let mut unit = PathUnit::open(first, patience);
         let asks: Vec<_> = (0..unit.paths()).map(|path| (path, Ask::Holder)).collect();
         let told = unit.round(&asks, patience).into_iter().find_map(|answer| {
             let Ok(Answer::Holder(Some(held))) = answer else {
                 return None;
             };
-            match Whose::read(held.key, own.cluster) {
+            match Whose::read(held.key, cluster) {
                 Whose::Ours(key) => Some(key),
                 Whose::OtherCluster(_) | Whose::Foreign(_) => None,
             }
@@ -196,34 +196,78 @@ impl ReservedVolume {
         Ok(told)
     }
 
-    /// The latest epoch of this cluster among the keys of the device's disks.
+    /// The latest epoch of this cluster among the keys of the device's disks; none if it has no key
+    /// there.
     ///
     /// # Errors
     ///
-    /// The disks are not known.
+    /// The disks are not known, or one of them does not tell.
     pub fn latest_epoch(
         device: &Path,
-        own: Key,
+        cluster: ClusterTag,
         patience: Duration,
-    ) -> Result<KeyEpoch, VolumeError> {
-        let mut latest = own.epoch;
+    ) -> Result<Option<KeyEpoch>, VolumeError> {
+        let mut latest: Option<KeyEpoch> = None;
         for disk in disks_below(device, &Roots::default())? {
-            let mut unit = PathUnit::open(&disk);
+            let mut unit = PathUnit::open(&disk, patience);
             let asks: Vec<_> = (0..unit.paths()).map(|path| (path, Ask::Keys)).collect();
+            let mut trouble = None;
+            let mut told = false;
             for answer in unit.round(&asks, patience) {
-                let Ok(Answer::Keys { keys, .. }) = answer else {
-                    continue;
+                let keys = match answer {
+                    Ok(Answer::Keys { keys, .. }) => keys,
+                    Ok(_) => continue,
+                    Err(fault) => {
+                        trouble = Some(fault.to_string());
+                        continue;
+                    }
                 };
+                told = true;
                 for number in keys {
-                    if let Whose::Ours(key) = Whose::read(number, own.cluster)
-                        && key.epoch.is_later_than(latest)
+                    if let Whose::Ours(key) = Whose::read(number, cluster)
+                        && latest.is_none_or(|latest| key.epoch.is_later_than(latest))
                     {
-                        latest = key.epoch;
+                        latest = Some(key.epoch);
                     }
                 }
             }
+            if !told {
+                let what = trouble.unwrap_or_default();
+                let disk = unit.path_name(0);
+                let source = TakeError::Late { what };
+                return Err(VolumeError::Take { disk, source });
+            }
         }
         Ok(latest)
+    }
+
+    /// Is the device the one that the claim names? Reads only.
+    ///
+    /// # Errors
+    ///
+    /// It is not, or no path tells.
+    pub fn check_name(claim: Claim<'_>, patience: Duration) -> Result<(), VolumeError> {
+        let mut volume = ReservedVolume::of(claim, &Roots::default(), patience)?;
+        for disk in &mut volume.disks {
+            let name = disk.name();
+            let wanted = claim.identity.or(disk.identity.as_ref());
+            check_name(&mut disk.unit, wanted, patience)
+                .map_err(|source| VolumeError::Take { disk: name, source })?;
+        }
+        Ok(())
+    }
+
+    /// Names and paths of the disks, for people.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let one = |disk: &OneDisk| {
+            let paths: Vec<String> = (0..disk.unit.paths())
+                .map(|path| disk.unit.path_name(path))
+                .collect();
+            format!("{} by {}", disk.name(), paths.join(", "))
+        };
+        let all: Vec<String> = self.disks.iter().map(one).collect();
+        all.join("; ")
     }
 
     /// Ends every reservation of this key.
