@@ -69,6 +69,7 @@ fn check_ip(parameters: &toml::Table) -> Result<Claims, ParameterError> {
         exclusive,
         start_ms_max: 100,
         stop_ms_max: 100,
+        remarks: Vec::new(),
     })
 }
 

@@ -44,6 +44,9 @@ fn real_example(example: &str, disk: &Disk, place: &Place) -> String {
             "device" => disk.path.clone(),
             "mount" => place.path("mounted").display().to_string(),
             "interface" => "lo".to_owned(),
+            // The disk of this machine knows no reservations, and has no name.
+            "reservation" => "none".to_owned(),
+            "identity" => return Some(String::new()),
             _ => return None,
         };
         Some(format!("{} = \"{value}\"", line.split(" = ").next()?))
@@ -258,6 +261,33 @@ fn a_volume_is_checked_first_and_a_missing_device_is_named() {
     });
 }
 
+#[test]
+fn a_volume_is_not_mounted_from_a_disk_that_cannot_be_reserved_or_named() {
+    in_namespaces(|| {
+        let (disk, place) = (Disk::new(), Place::new());
+        let text = volume_text(&disk, &place);
+        let identity = "identity = \"naa.600140512345678900000000000000ab\"\n";
+        for more in ["reservation = \"scsi\"\n", identity] {
+            let mut volume = place.object(&format!("{text}{more}"));
+            let error = start(&mut *volume).unwrap_err();
+            let words = sentence(&error);
+            assert!(
+                words.contains("is neither a SCSI nor an NVMe disk"),
+                "{words}"
+            );
+            assert_eq!(probe(&mut *volume), Probe::Stopped);
+            stop(&mut *volume).unwrap();
+        }
+        let mut plain = place.object(&format!("{text}reservation = \"none\"\n"));
+        start(&mut *plain).unwrap();
+        // Mounted by an earlier life, but there is nothing that could be watched.
+        let mut reserved = place.object(&format!("{text}reservation = \"scsi\"\n"));
+        assert!(matches!(probe(&mut *reserved), Probe::Failed { .. }));
+        stop(&mut *reserved).unwrap();
+        assert_eq!(probe(&mut *plain), Probe::Stopped);
+    });
+}
+
 fn process(place: &Place, command: &str, more: &str) -> Box<dyn Object> {
     place.object(&format!(
         "[[task.object]]\nname = \"server\"\nkind = \"process\"\n\
@@ -397,7 +427,9 @@ fn a_late_probe_is_late_and_only_repetition_is_a_failure() {
                 );
                 break;
             }
-            seen @ (Watched::Fine | Watched::Lost { .. }) => panic!("{seen:?}"),
+            seen @ (Watched::Fine | Watched::Lost { .. } | Watched::Evicted { .. }) => {
+                panic!("{seen:?}")
+            }
         }
     }
     fs::remove_file(place.path("flag.slow")).unwrap();

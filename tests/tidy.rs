@@ -33,7 +33,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
             "config", "engine", "frame", "mldc", "model", "register", "storage", "time",
         ],
     ),
-    ("object", &["config", "engine", "model", "time"]),
+    ("object", &["config", "engine", "model", "storage", "time"]),
     (
         "node",
         &[

@@ -168,6 +168,12 @@ pub enum DiskCommand {
     /// Test from two nodes whether a disk array is fit for a cluster
     #[command(long_about = help::CERTIFY)]
     Certify(CertifyArgs),
+    /// Show who has reserved a disk, and which paths may write
+    #[command(long_about = help::RESERVATIONS)]
+    Reservations(ReservationsArgs),
+    /// End this cluster's reservation of a disk for good
+    #[command(long_about = help::RELEASE)]
+    Release(ReleaseArgs),
 }
 
 /// `disk format`.
@@ -246,6 +252,36 @@ pub struct CertifyArgs {
     /// Print one JSON object instead
     #[arg(long)]
     pub json: bool,
+}
+
+/// `disk reservations`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  standfast disk reservations /dev/disk/by-id/wwn-0x600508b1001c\n\n\
+        With --json: {device, disks: [{identity, vendor, product, size_bytes, paths: [{path, \
+        answers,\nmay_write, trouble}], capabilities, generation, holder: {key, whose, kind}, \
+        registrations: [{key,\nwhose, initiator, target_port, holds}], problems}]}; null where \
+        nothing is known."
+)]
+pub struct ReservationsArgs {
+    /// A disk, partition, multipath map or logical volume
+    pub device: PathBuf,
+    /// Print one JSON object instead
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `disk release`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  standfast disk release /dev/disk/by-id/wwn-0x600508b1001c --yes"
+)]
+pub struct ReleaseArgs {
+    /// A disk, partition, multipath map or logical volume
+    pub device: PathBuf,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// `status`.

@@ -7,6 +7,7 @@
 //! ```text
 //! args, help    what can be typed, and the lesson that goes with it
 //! init, check + facts, disk + view    without a daemon
+//! reservations                        who may write to a disk
 //! replay                              from a record alone
 //! status + picture, history, order, fence    through the control socket
 //! words, table, names                 how things are said
@@ -28,6 +29,7 @@ mod order;
 mod picture;
 mod question;
 mod replay;
+mod reservations;
 mod status;
 mod table;
 mod view;
@@ -73,6 +75,10 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
         Command::Disk(DiskCommand::Format(args)) => disk::format(places, args, out),
         Command::Disk(DiskCommand::Show(args)) => disk::show(places, args, out),
         Command::Disk(DiskCommand::Certify(args)) => certify::run(args, out),
+        Command::Disk(DiskCommand::Reservations(args)) => {
+            reservations::reservations(places, args, out)
+        }
+        Command::Disk(DiskCommand::Release(args)) => reservations::release(places, args, out),
         Command::Status(args) => status::run(places, args, out),
         Command::Why(args) => history::why(places, args, out),
         Command::History(args) => history::run(places, args, out),

@@ -31,6 +31,19 @@ pub struct Claims {
     pub start_ms_max: u64,
     /// Longest time a stop may take up to the last rung of its ladder, in milliseconds.
     pub stop_ms_max: u64,
+    /// What is allowed but should be known; told as warnings.
+    pub remarks: Vec<Remark>,
+}
+
+/// Something about an object that is allowed but should be known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remark {
+    /// The parameter at which it is shown.
+    pub key: String,
+    /// What should be known.
+    pub problem: String,
+    /// What to write if it is not meant so.
+    pub remedy: String,
 }
 
 /// One address on one interface, which may be named differently on each node.

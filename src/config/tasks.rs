@@ -3,7 +3,7 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::kind::{Claims, Kind, ParameterError};
+use super::kind::{Claims, Kind, ParameterError, Remark};
 use super::names::{doubled, read_name};
 use super::parse::Nodes;
 use super::problem::{Problem, Problems, TextSpan};
@@ -306,7 +306,18 @@ fn read_parameters(
         return None;
     }
     match (kind.check)(&parameters) {
-        Ok(claims) => Some((parameters, claims)),
+        Ok(claims) => {
+            for Remark {
+                key,
+                problem,
+                remedy,
+            } in &claims.remarks
+            {
+                let span = parameter_span(section, key).or_else(|| section.span());
+                problems.push(Problem::warning(span, problem, remedy));
+            }
+            Some((parameters, claims))
+        }
         Err(ParameterError {
             key,
             problem,

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use super::ObjectError;
 use crate::engine::Class;
-use crate::model::TaskIndex;
+use crate::model::{ClusterId, NodeId, TaskIndex};
 use crate::time::Span;
 
 /// Most notices kept for one object; the oldest goes first. Its worker looks within a millisecond.
@@ -30,6 +30,10 @@ pub struct BuildContext {
     pub task_name: String,
     /// Name of this node.
     pub node: String,
+    /// Id of this node.
+    pub node_id: NodeId,
+    /// Id of the cluster.
+    pub cluster: ClusterId,
     /// Position among the task's objects.
     pub position: u8,
     /// The cgroup of the task; an object's processes live in a child named like the object.

@@ -4,6 +4,8 @@ use std::io;
 
 use standfast_sys::Failed;
 
+use crate::storage::reservation::VolumeError;
+
 /// Why a start or stop did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum ObjectError {
@@ -41,6 +43,15 @@ pub enum ObjectError {
         /// Its exit code or signal and the last line it printed, as a phrase.
         ending: String,
     },
+    /// The disk was not reserved.
+    #[error(transparent)]
+    Reservation(Box<VolumeError>),
+    /// The array refuses this node.
+    #[error("fenced: the array refuses writes to {device}, another node has reserved it")]
+    Fenced {
+        /// Which one.
+        device: String,
+    },
     /// Verified as still there after the last rung of the ladder.
     #[error("{what} is still in use by {holders}")]
     InUse {
@@ -52,6 +63,12 @@ pub enum ObjectError {
     /// What is there is not what was configured.
     #[error("{0}")]
     Unexpected(String),
+}
+
+impl From<VolumeError> for ObjectError {
+    fn from(error: VolumeError) -> ObjectError {
+        ObjectError::Reservation(Box::new(error))
+    }
 }
 
 impl ObjectError {

@@ -112,6 +112,7 @@ fn claims(claim: &AddressClaim) -> Claims {
         exclusive: vec![format!("address {}", claim.address)],
         start_ms_max: START_MS_MAX,
         stop_ms_max: STOP_MS_MAX,
+        remarks: Vec::new(),
     }
 }
 
@@ -178,6 +179,7 @@ impl Object for Ip {
     fn watch(&self) -> Watch<'_> {
         Watch {
             descriptor: Some((self.context.notices.descriptor(), PollFlags::POLLIN)),
+            other: None,
             at: None,
         }
     }

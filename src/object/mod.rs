@@ -86,6 +86,12 @@ pub enum Watched {
         /// What happened.
         reason: String,
     },
+    /// Another node owns it now: the whole task is to end at once, without another attempt to write
+    /// anything back.
+    Evicted {
+        /// What happened.
+        reason: String,
+    },
 }
 
 /// What to wait for on behalf of a started object.
@@ -93,6 +99,8 @@ pub enum Watched {
 pub struct Watch<'a> {
     /// Readiness of this descriptor calls for a look.
     pub descriptor: Option<(BorrowedFd<'a>, PollFlags)>,
+    /// So does that of this one.
+    pub other: Option<(BorrowedFd<'a>, PollFlags)>,
     /// So does this moment.
     pub at: Option<Instant>,
 }

@@ -166,6 +166,7 @@ fn claims(spec: &Spec) -> Claims {
     Claims {
         addresses: Vec::new(),
         exclusive: Vec::new(),
+        remarks: Vec::new(),
         start_ms_max: (SPAWN_WITHIN + ready).as_millis() as u64,
         stop_ms_max: (spec.stop_within + KILL_WITHIN).as_millis() as u64,
     }
@@ -255,6 +256,7 @@ impl Object for Process {
     fn watch(&self) -> Watch<'_> {
         Watch {
             descriptor: self.program.as_ref().map(Program::descriptor),
+            other: None,
             at: self.look_at,
         }
     }

@@ -102,6 +102,7 @@ fn claims(spec: &Spec) -> Claims {
     Claims {
         addresses: Vec::new(),
         exclusive: Vec::new(),
+        remarks: Vec::new(),
         start_ms_max: start.as_millis() as u64,
         stop_ms_max: stop.as_millis() as u64,
     }
@@ -221,10 +222,12 @@ impl Object for Script {
             Probing::Idle => Watch::default(),
             Probing::Waiting { until } => Watch {
                 descriptor: None,
+                other: None,
                 at: Some(*until),
             },
             Probing::Running { program, deadline } => Watch {
                 descriptor: Some(program.descriptor()),
+                other: None,
                 at: Some(*deadline),
             },
         }

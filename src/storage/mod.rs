@@ -5,3 +5,4 @@ pub mod area;
 pub mod certify;
 pub mod kept;
 pub mod last_words;
+pub mod reservation;

@@ -265,3 +265,23 @@ fn what_speaks_no_scsi_or_holds_data_is_not_certified() {
     let ran = place.run(&test).exits(4);
     ran.warns("is not empty").warns("--force");
 }
+
+#[test]
+fn a_disk_without_reservations_is_named_as_such() {
+    let place = Place::with_cluster();
+    let image = place.image(ENOUGH);
+    let device = LoopDevice::new(&image);
+    let name = device.name();
+    place
+        .run(&["disk", "reservations", name])
+        .exits(6)
+        .warns("is neither a SCSI nor an NVMe disk");
+    place
+        .run(&["disk", "release", name, "--yes"])
+        .exits(6)
+        .warns("is neither a SCSI nor an NVMe disk");
+    place
+        .run(&["disk", "reservations", "/dev/no-such-device"])
+        .exits(6)
+        .warns("lsblk");
+}

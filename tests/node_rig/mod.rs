@@ -196,6 +196,8 @@ impl Place {
             task: TaskIndex::new(0).unwrap(),
             task_name: "task".to_owned(),
             node: "a".to_owned(),
+            node_id: config.nodes()[0].id,
+            cluster: config.cluster().id,
             position: 0,
             cgroup: self.group.0.clone(),
             directory: self.directory.path().to_owned(),

@@ -532,6 +532,8 @@ impl TaskPlace<'_> {
                 task: self.task.index,
                 task_name: self.task.name.clone(),
                 node: self.node.name.clone(),
+                node_id: self.node.id,
+                cluster: self.config.cluster().id,
                 position: position as u8,
                 cgroup: paths::task_cgroup(
                     &self.config.cluster().name,

@@ -11,6 +11,9 @@
 //! A stop cancels the start, or the restart, that is under way. Tasks wait for nothing of each
 //! other.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -369,7 +372,7 @@ impl Worker {
         if self.watching {
             for (position, leaf) in self.tree.leaves().iter().enumerate() {
                 let watch = leaf.object.watch();
-                if let Some(descriptor) = watch.descriptor {
+                for descriptor in watch.descriptor.into_iter().chain(watch.other) {
                     waited.push(descriptor);
                     positions.push(position);
                 }
@@ -409,7 +412,36 @@ impl Worker {
             Watched::Note { class, text } => self.note(class, format!("{name}: {text}")),
             Watched::Broken { reason } => self.mend(position, &name, reason),
             Watched::Lost { reason } => self.lose(name, reason),
+            Watched::Evicted { reason } => self.evict(name, reason),
         }
+    }
+
+    /// Ends everything of a task that another node owns by now. Nobody is asked first: the core may
+    /// stand as still as this node did.
+    fn evict(&mut self, object: String, reason: String) {
+        self.watching = false;
+        self.note(Class::Critical, format!("{object}: {reason}"));
+        let Ok(cancel) = Cancel::new().map(Arc::new) else {
+            return self.lose(object, format!("{reason}; no descriptor is left"));
+        };
+        self.mailbox.run_unasked(&cancel);
+        let (_, left) = self.with_context(&cancel, |tree, context| tree.stop(context, true));
+        let failure = match left {
+            None => Failure {
+                object,
+                reason,
+                stopped: true,
+            },
+            Some(left) => Failure {
+                object,
+                reason: format!("{reason}; then {}: {}", left.object, left.reason),
+                stopped: false,
+            },
+        };
+        self.mouth.say(Said::Lost {
+            task: self.task,
+            failure,
+        });
     }
 
     /// Starts a broken object again, as often as the task's budget allows.
@@ -470,74 +502,4 @@ fn told(what: &str, whole: Duration, took: &[Took]) -> String {
         .map(|took| format!("{} {:.1}", took.object, ms(took.time)))
         .collect();
     format!("{what} in {:.1} ms: {}", ms(whole), parts.join(", "))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::time::Span;
-
-    #[test]
-    fn a_budget_is_used_up_and_comes_back_with_time() {
-        let config = RestartConfig {
-            attempts: 2,
-            window: Span::from_ms(1_000),
-        };
-        let mut budget = Budget {
-            config,
-            used: VecDeque::new(),
-        };
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
-        assert_eq!(budget.take(at(0)), Some(1));
-        assert_eq!(budget.take(at(400)), Some(2));
-        assert_eq!(budget.take(at(999)), None);
-        assert_eq!(budget.take(at(1_000)), Some(2));
-        assert_eq!(budget.take(at(1_399)), None);
-        assert_eq!(budget.take(at(2_000)), Some(1));
-    }
-
-    #[test]
-    fn a_stop_cancels_what_waits_before_it() {
-        let mailbox = Mailbox::new().unwrap();
-        assert!(mailbox.push(Job::Start {
-            op: 1,
-            connection: 1,
-            epoch: 1
-        }));
-        assert!(mailbox.push(Job::Stop {
-            op: 2,
-            connection: 1,
-            forced: false
-        }));
-        let (job, cancel) = mailbox.take().unwrap();
-        assert_eq!(
-            job,
-            Job::Start {
-                op: 1,
-                connection: 1,
-                epoch: 1
-            }
-        );
-        assert!(cancel.is_raised(Urgency::Stop) && !cancel.is_raised(Urgency::Forced));
-        assert!(mailbox.push(Job::Stop {
-            op: 3,
-            connection: 1,
-            forced: true
-        }));
-        assert!(cancel.is_raised(Urgency::Forced));
-    }
-
-    #[test]
-    fn a_flood_of_orders_is_refused() {
-        let mailbox = Mailbox::new().unwrap();
-        let job = Job::Probe {
-            connection: 1,
-            epoch: 0,
-        };
-        assert_eq!(
-            (0..JOBS_MAX + 3).filter(|_| mailbox.push(job)).count(),
-            JOBS_MAX
-        );
-    }
 }

@@ -39,6 +39,13 @@ impl Cdb {
         self
     }
 
+    /// The same without FUA, of COMPARE AND WRITE, READ(16) and WRITE(16).
+    #[must_use]
+    pub fn without_fua(mut self) -> Cdb {
+        self.bytes[1] &= !FUA;
+        self
+    }
+
     /// The command's name in the standard.
     #[must_use]
     pub fn name(&self) -> &'static str {

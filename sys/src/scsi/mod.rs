@@ -24,6 +24,7 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use capacity::Capacity;
@@ -104,11 +105,24 @@ enum Transfer<'a> {
     Out(&'a [u8]),
 }
 
+impl Transfer<'_> {
+    /// For one more try.
+    fn again(&mut self) -> Transfer<'_> {
+        match self {
+            Transfer::None => Transfer::None,
+            Transfer::In(buffer) => Transfer::In(buffer),
+            Transfer::Out(buffer) => Transfer::Out(buffer),
+        }
+    }
+}
+
 /// One opened path to a logical unit.
 #[derive(Debug)]
 pub struct ScsiPath {
     file: File,
     path: PathBuf,
+    /// FUA was refused: a unit without a cache that could lose anything need not know it.
+    without_fua: AtomicBool,
 }
 
 impl ScsiPath {
@@ -123,8 +137,11 @@ impl ScsiPath {
         // A disk without medium is opened too; nothing here reads or writes by the descriptor.
         options.read(true).custom_flags(libc::O_NONBLOCK);
         let file = options.open(path).naming("open", path.display())?;
-        let path = path.to_owned();
-        Ok(ScsiPath { file, path })
+        Ok(ScsiPath {
+            file,
+            path: path.to_owned(),
+            without_fua: AtomicBool::new(false),
+        })
     }
 
     /// The path that it was opened by.
@@ -141,19 +158,43 @@ impl ScsiPath {
         mut transfer: Transfer<'_>,
         timeout: Duration,
     ) -> Result<usize, CommandError> {
-        let mut attempt = 0;
-        loop {
-            let data = match &mut transfer {
-                Transfer::None => Transfer::None,
-                Transfer::In(buffer) => Transfer::In(buffer),
-                Transfer::Out(buffer) => Transfer::Out(buffer),
-            };
-            match sgio::execute(self.file.as_fd(), cdb, data, timeout) {
-                Err(Fault::Check(sense)) if sense.was_not_begun() && attempt < ATTENTIONS_MAX => {
-                    attempt += 1;
-                }
-                answer => return answer.map_err(|fault| self.error(cdb.name(), fault)),
+        let once = || sgio::execute(self.file.as_fd(), cdb, transfer.again(), timeout);
+        attended(once).map_err(|fault| self.error(cdb.name(), fault))
+    }
+
+    /// Sends a command with FUA; where that is refused, without it. True if it had to do without.
+    fn send_through(
+        &self,
+        cdb: &Cdb,
+        mut transfer: Transfer<'_>,
+        timeout: Duration,
+    ) -> Result<(usize, bool), CommandError> {
+        if !self.without_fua.load(Ordering::Relaxed) {
+            match self.send(cdb, transfer.again(), timeout) {
+                Err(CommandError {
+                    fault: Fault::Check(sense),
+                    ..
+                }) if sense.is_invalid_field() => {}
+                answer => return answer.map(|count| (count, false)),
             }
+        }
+        let count = self.send(&cdb.without_fua(), transfer, timeout)?;
+        // Only now is it known that nothing else was wrong.
+        self.without_fua.store(true, Ordering::Relaxed);
+        Ok((count, true))
+    }
+
+    /// What was written is on the medium: by FUA, else by emptying the cache.
+    fn write_through(
+        &self,
+        cdb: &Cdb,
+        data: &[u8],
+        extent: Extent,
+        timeout: Duration,
+    ) -> Result<(), CommandError> {
+        match self.send_through(cdb, Transfer::Out(data), timeout)? {
+            (_, false) => Ok(()),
+            (_, true) => self.synchronize(extent, timeout),
         }
     }
 
@@ -352,8 +393,9 @@ impl ScsiPath {
             "two blocks of 512 bytes or a multiple"
         );
         let cdb = Cdb::compare_and_write(block, 1);
-        match self.send(&cdb, Transfer::Out(data), timeout) {
-            Ok(_) => Ok(Compared::Written),
+        let extent = Extent { block, blocks: 1 };
+        match self.write_through(&cdb, data, extent, timeout) {
+            Ok(()) => Ok(Compared::Written),
             Err(CommandError {
                 fault: Fault::Check(sense),
                 ..
@@ -378,7 +420,7 @@ impl ScsiPath {
     ) -> Result<(), CommandError> {
         let wanted = data.len();
         let cdb = Cdb::read(extent);
-        let count = self.send(&cdb, Transfer::In(data), timeout)?;
+        let (count, _) = self.send_through(&cdb, Transfer::In(data), timeout)?;
         if count == wanted {
             return Ok(());
         }
@@ -396,8 +438,7 @@ impl ScsiPath {
         data: &[u8],
         timeout: Duration,
     ) -> Result<(), CommandError> {
-        let cdb = Cdb::write(extent);
-        self.send(&cdb, Transfer::Out(data), timeout).map(drop)
+        self.write_through(&Cdb::write(extent), data, extent, timeout)
     }
 
     /// May this path write? A WRITE(16) of no blocks, which changes nothing and is refused like any
@@ -411,7 +452,7 @@ impl ScsiPath {
             block: 0,
             blocks: 0,
         };
-        match self.send(&Cdb::write(nothing), Transfer::None, timeout) {
+        match self.send(&Cdb::write(nothing).without_fua(), Transfer::None, timeout) {
             Ok(_) => Ok(true),
             Err(CommandError {
                 fault: Fault::Conflict,
@@ -441,6 +482,17 @@ impl ScsiPath {
         sgio::reset_unit(self.file.as_fd())
             .map_err(|errno| self.error("LOGICAL UNIT RESET", Fault::Kernel(errno.into())))
     }
+}
+
+/// Does it again as long as a unit attention kept it from being done.
+fn attended<T>(mut once: impl FnMut() -> Result<T, Fault>) -> Result<T, Fault> {
+    for _ in 0..ATTENTIONS_MAX {
+        match once() {
+            Err(Fault::Check(sense)) if sense.was_not_begun() => {}
+            answer => return answer,
+        }
+    }
+    once()
 }
 
 impl AsFd for ScsiPath {

@@ -139,6 +139,11 @@ impl Sense {
             && matches!((self.asc, self.ascq), (0x20, 0) | (0x24, 0))
     }
 
+    /// INVALID FIELD IN CDB: the command is known, something in it is not.
+    pub(super) fn is_invalid_field(&self) -> bool {
+        self.key == SenseKey::IllegalRequest && (self.asc, self.ascq) == (0x24, 0)
+    }
+
     fn words(&self) -> Option<&'static str> {
         let code = (self.key.number(), self.asc, self.ascq);
         let found = WORDS

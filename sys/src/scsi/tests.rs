@@ -51,6 +51,8 @@ fn commands_are_those_of_sg3_utils() {
     // sg_write_x --16 --normal --fua --lba=0x123456789 --num=8
     let write = "8a 08 00 00 00 01 23 45 67 89 00 00 00 08 00 00";
     assert_sent(Cdb::write(far), write);
+    let plain = "8a 00 00 00 00 01 23 45 67 89 00 00 00 08 00 00";
+    assert_sent(Cdb::write(far).without_fua(), plain);
     let read = "88 08 00 00 00 01 23 45 67 89 00 00 00 08 00 00";
     assert_sent(Cdb::read(far), read);
 }
@@ -366,6 +368,33 @@ fn every_kind_of_trouble_is_told_apart() {
         matches!(check(""), Some(Fault::Status(2))),
         "no sense at all"
     );
+}
+
+#[test]
+fn attentions_are_heard_out_and_never_taken_for_an_answer() {
+    let sense = |text: &str| Fault::Check(Sense::decode(&hex(text)).unwrap());
+    let preempted = "72 06 2a 05 00 00 00 00";
+    let answer = |attentions: usize, last: fn() -> Result<u8, Fault>| {
+        let mut sent = 0;
+        let answer = attended(|| {
+            sent += 1;
+            if sent > attentions {
+                last()
+            } else {
+                Err(sense(preempted))
+            }
+        });
+        (sent, answer)
+    };
+    let (sent, done) = answer(5, || Ok(7));
+    assert_eq!((sent, done.ok()), (6, Some(7)));
+    let (sent, refused) = answer(2, || Err(Fault::Conflict));
+    assert!(matches!((sent, refused), (3, Err(Fault::Conflict))));
+    let (sent, failed) = answer(0, || Err(Fault::Busy));
+    assert!(matches!((sent, failed), (1, Err(Fault::Busy))));
+    let (sent, endless) = answer(usize::MAX, || Ok(0));
+    assert_eq!(sent, ATTENTIONS_MAX + 1);
+    assert!(matches!(endless, Err(Fault::Check(_))));
 }
 
 #[test]

@@ -1,37 +1,40 @@
 //! `volume`: a file system on a shared block device, mounted where its task runs.
 //!
 //! ```text
-//! start   device there -> not mounted elsewhere -> directory -> (check) -> mount -> verified
+//! start   device there -> not mounted elsewhere -> (disk reserved) -> directory -> (check)
+//!         -> mount -> verified
 //! stop    unmount -> KILL of the task's cgroup, unmount again -> forced -> lazy
 //!         -> verified: not mounted, and the device can be opened for oneself alone -> or who
 //! holds it
 //! ```
+//! A stop leaves the reservation where it is: until the next owner takes it over nobody writes.
 //! Only processes of the task's own cgroup are ever killed. Whatever may hang on a dead disk runs
 //! on a thread set aside.
 
+mod fence;
+mod spec;
+
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use nix::libc::{EBUSY, O_CLOEXEC, O_EXCL, O_NONBLOCK};
+use nix::libc::{EBADE, EBUSY, O_CLOEXEC, O_EXCL, O_NONBLOCK};
 use nix::poll::PollFlags;
 use standfast_sys::Failed;
 use standfast_sys::mount::{self, MountPoint, UnmountFlags};
-use toml::Table;
 
 use super::aside::{Aside, NoAnswer};
-use super::parameter::{duration, missing, path, text, wrong};
 use super::program::{Group, Plan, run};
 use super::pulse::{Beat, Pulse, read_first_block};
 use super::{
     BuildContext, Context, Object, ObjectError, ObjectKind, Probe, Urgency, Watch, Watched, holders,
 };
 use crate::config::ObjectConfig;
-use crate::config::kind::{Claims, Kind, ParameterError};
+use crate::config::kind::Kind;
+use fence::Fence;
+use spec::{Spec, claims, parse};
 
 /// The row.
 pub(super) const KIND: ObjectKind = ObjectKind {
@@ -45,6 +48,8 @@ pub(super) const KIND: ObjectKind = ObjectKind {
             "options",
             "check",
             "io_timeout",
+            "reservation",
+            "identity",
         ],
         example: r#"[[task.object]]
 name = "data"
@@ -56,18 +61,14 @@ filesystem = "ext4"
 options = "noatime"                        # the default
 check = "none"                             # or "auto": fsck -p before each mount
 io_timeout = "20s"                         # the default: moves when the disk is silent for so long
+reservation = "scsi"                       # the array refuses all other nodes; or "none"
+identity = "naa.60000000000000000000000000000001"  # refuse every other disk; may be left away
 "#,
         check: |parameters| parse(parameters).map(|spec| claims(&spec)),
     },
     build,
 };
 
-/// Longest time for a mount, which replays a journal.
-const MOUNT_MS_MAX: u64 = 30_000;
-/// Longest time for a check by the file system's own program.
-const CHECK_MS_MAX: u64 = 120_000;
-/// Longest time for a stop, an unmount that writes back included.
-const STOP_MS_MAX: u64 = 30_000;
 /// How long unmounting is tried before processes are killed.
 const POLITE_MAX: Duration = Duration::from_millis(500);
 /// How long it is tried after they were killed.
@@ -86,82 +87,12 @@ const ANSWER_MAX: Duration = Duration::from_secs(1);
 /// Between two looks at a mounted volume; a mount or unmount by others is seen at once.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
-/// How long the disk may stay silent, unless told: longer than the failover of an array's
-/// controllers usually takes.
-const IO_TIMEOUT: Duration = Duration::from_secs(20);
-/// Smallest and largest value of `io_timeout`.
-const IO_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
-
-struct Spec {
-    device: PathBuf,
-    mount: PathBuf,
-    filesystem: String,
-    options: String,
-    check: bool,
-    io_timeout: Duration,
-}
-
-fn parse(parameters: &Table) -> Result<Spec, ParameterError> {
-    let device = path(parameters, "device", "\"/dev/disk/by-id/...\"")?;
-    let device = device.ok_or_else(|| missing("device", "\"/dev/disk/by-id/...\""))?;
-    let mount = path(parameters, "mount", "\"/srv/data\"")?;
-    let mount = mount.ok_or_else(|| missing("mount", "\"/srv/data\""))?;
-    if mount.parent().is_none() {
-        return Err(wrong(
-            "mount",
-            "the root is mounted already",
-            "such as mount = \"/srv/data\"",
-        ));
-    }
-    let filesystem = text(parameters, "filesystem", "\"ext4\"")?;
-    let filesystem = filesystem
-        .ok_or_else(|| missing("filesystem", "\"ext4\""))?
-        .to_owned();
-    let options = text(parameters, "options", "\"noatime\"")?
-        .unwrap_or("noatime")
-        .to_owned();
-    let check = match text(parameters, "check", "\"auto\"")? {
-        None | Some("none") => false,
-        Some("auto") => true,
-        Some(other) => {
-            let problem = format!("there is no check `{other}`");
-            return Err(wrong("check", problem, "write \"none\" or \"auto\""));
-        }
-    };
-    let io_timeout = duration(parameters, "io_timeout")?.unwrap_or(IO_TIMEOUT);
-    if !IO_TIMEOUTS.contains(&io_timeout) {
-        return Err(wrong(
-            "io_timeout",
-            "`io_timeout` must be 1 s to 10 min",
-            "such as io_timeout = \"20s\"",
-        ));
-    }
-    Ok(Spec {
-        device,
-        mount,
-        filesystem,
-        options,
-        check,
-        io_timeout,
-    })
-}
-
-fn claims(spec: &Spec) -> Claims {
-    Claims {
-        addresses: Vec::new(),
-        exclusive: vec![
-            format!("mount {}", spec.mount.display()),
-            format!("device {}", spec.device.display()),
-        ],
-        start_ms_max: MOUNT_MS_MAX + if spec.check { CHECK_MS_MAX } else { 0 },
-        stop_ms_max: STOP_MS_MAX,
-    }
-}
-
 fn build(config: &ObjectConfig, context: BuildContext) -> Box<dyn Object> {
     let spec = parse(&config.parameters).expect("the configuration was checked");
+    let fence = Fence::new(&config.name, &spec, &context);
     Box::new(Volume {
         name: config.name.clone(),
+        fence,
         spec,
         context,
         number: None,
@@ -179,6 +110,8 @@ struct Volume {
     name: String,
     spec: Spec,
     context: BuildContext,
+    /// Where the disk is reserved or must have a name.
+    fence: Option<Fence>,
     /// Device number of the mounted file system, kept for naming its holders after an unmount.
     number: Option<(u32, u32)>,
     look_at: Option<Instant>,
@@ -198,7 +131,10 @@ impl Object for Volume {
             Ok(Some(mount)) if self.turned_read_only(&mount) => Probe::Failed {
                 reason: self.read_only_reason(),
             },
-            Ok(Some(_)) => Probe::Running,
+            Ok(Some(_)) => match self.adopt() {
+                Ok(()) => Probe::Running,
+                Err(error) => error.into(),
+            },
             Ok(None) => match self.in_use(deadline, self.number.is_none()) {
                 Ok(false) => Probe::Stopped,
                 Ok(true) => {
@@ -219,6 +155,9 @@ impl Object for Volume {
         self.await_device(context, deadline)?;
         if self.mounted(deadline)?.is_none() {
             self.refuse_other_use(deadline)?;
+            if let Some(fence) = &mut self.fence {
+                fence.raise(context, deadline)?;
+            }
             fs::create_dir_all(&self.spec.mount).map_err(ObjectError::file(format!(
                 "create {}",
                 self.spec.mount.display()
@@ -226,17 +165,15 @@ impl Object for Volume {
             if self.spec.check {
                 self.check(context, deadline)?;
             }
-            let (device, target) = (self.spec.device.clone(), self.spec.mount.clone());
-            let (filesystem, options) = (self.spec.filesystem.clone(), self.spec.options.clone());
-            self.act("mount", deadline, move || {
-                mount::mount(&device, &target, &filesystem, &options)
-            })?;
+            self.mount(deadline)?;
             if self.mounted(deadline)?.is_none() {
                 let target = self.spec.mount.display();
                 return Err(ObjectError::Unexpected(format!(
                     "{target} does not stay mounted"
                 )));
             }
+        } else {
+            self.adopt()?;
         }
         self.watch_if(true);
         Ok(())
@@ -249,6 +186,74 @@ impl Object for Volume {
         forced: bool,
     ) -> Result<(), ObjectError> {
         self.watch_if(false);
+        self.unmount_all(context, deadline, forced)?;
+        if let Some(fence) = &mut self.fence {
+            fence.rest(deadline);
+        }
+        Ok(())
+    }
+
+    fn watch(&self) -> Watch<'_> {
+        let table = self.table.as_ref();
+        let fence = self.fence.as_ref().and_then(Fence::descriptor);
+        Watch {
+            descriptor: table.map(|table| (table.as_fd(), PollFlags::POLLPRI)),
+            other: fence.map(|bell| (bell, PollFlags::POLLIN)),
+            at: self.look_at,
+        }
+    }
+
+    fn look(&mut self, _context: &Context<'_>) -> Watched {
+        if let Some(reason) = self.feel_pulse() {
+            return Watched::Lost { reason };
+        }
+        self.watch_if(true);
+        if let Some(told) = self.fence.as_mut().and_then(Fence::told) {
+            return told;
+        }
+        match self.mounted(Instant::now() + ANSWER_MAX) {
+            Ok(Some(mount)) if self.turned_read_only(&mount) => Watched::Lost {
+                reason: self.read_only_reason(),
+            },
+            Ok(Some(_)) | Err(_) => Watched::Fine,
+            Ok(None) => {
+                let target = self.spec.mount.display();
+                Watched::Lost {
+                    reason: format!("{target} was unmounted by somebody else"),
+                }
+            }
+        }
+    }
+}
+
+impl Volume {
+    /// Watches the disk of a volume that is mounted already.
+    fn adopt(&mut self) -> Result<(), ObjectError> {
+        self.fence.as_mut().map_or(Ok(()), Fence::adopt)
+    }
+
+    fn mount(&mut self, deadline: Instant) -> Result<(), ObjectError> {
+        let (device, target) = (self.spec.device.clone(), self.spec.mount.clone());
+        let (filesystem, options) = (self.spec.filesystem.clone(), self.spec.options.clone());
+        let mounted = self.act("mount", deadline, move || {
+            mount::mount(&device, &target, &filesystem, &options)
+        });
+        match mounted {
+            Err(ObjectError::Kernel(failed)) if failed.errno() == Some(EBADE) => {
+                let device = self.spec.device.display().to_string();
+                Err(ObjectError::Fenced { device })
+            }
+            mounted => mounted,
+        }
+    }
+
+    /// Down the ladder, until nobody on this node can write to the device any more.
+    fn unmount_all(
+        &mut self,
+        context: &Context<'_>,
+        deadline: Instant,
+        forced: bool,
+    ) -> Result<(), ObjectError> {
         // A mount that was given up on may still succeed, or hang for good.
         self.acts
             .settle(deadline)
@@ -283,37 +288,6 @@ impl Object for Volume {
         })
     }
 
-    fn watch(&self) -> Watch<'_> {
-        Watch {
-            descriptor: self
-                .table
-                .as_ref()
-                .map(|table| (table.as_fd(), PollFlags::POLLPRI)),
-            at: self.look_at,
-        }
-    }
-
-    fn look(&mut self, _context: &Context<'_>) -> Watched {
-        if let Some(reason) = self.feel_pulse() {
-            return Watched::Lost { reason };
-        }
-        self.watch_if(true);
-        match self.mounted(Instant::now() + ANSWER_MAX) {
-            Ok(Some(mount)) if self.turned_read_only(&mount) => Watched::Lost {
-                reason: self.read_only_reason(),
-            },
-            Ok(Some(_)) | Err(_) => Watched::Fine,
-            Ok(None) => {
-                let target = self.spec.mount.display();
-                Watched::Lost {
-                    reason: format!("{target} was unmounted by somebody else"),
-                }
-            }
-        }
-    }
-}
-
-impl Volume {
     fn watch_if(&mut self, mounted: bool) {
         if !mounted {
             (self.look_at, self.table, self.pulse) = (None, None, None);
