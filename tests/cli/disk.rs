@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::rig::{Place, overwrite};
 
@@ -139,11 +140,17 @@ fn what_is_claimed_is_refused_even_if_forced() {
     let device = LoopDevice::new(&image);
     // An exclusive opener stands for a mount, a volume manager, swap.
     use std::os::unix::fs::OpenOptionsExt;
-    let claim = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::libc::O_EXCL)
-        .open(&device.0);
-    let claim = claim.unwrap();
+    let mut options = fs::OpenOptions::new();
+    options.read(true).custom_flags(nix::libc::O_EXCL);
+    // Whoever looks for file systems on a new device has it for a moment.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let claim = loop {
+        match options.open(&device.0) {
+            Ok(claim) => break claim,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        thread::yield_now();
+    };
     let ran = format(&place, device.name(), &["--yes", "--force"]).exits(4);
     ran.warns("in use on this machine").warns("does not help");
     drop(claim);

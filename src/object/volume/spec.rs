@@ -74,14 +74,7 @@ pub(super) fn parse(parameters: &Table) -> Result<Spec, ParameterError> {
             return Err(wrong("check", problem, "write \"none\" or \"auto\""));
         }
     };
-    let io_timeout = duration(parameters, "io_timeout")?.unwrap_or(IO_TIMEOUT);
-    if !IO_TIMEOUTS.contains(&io_timeout) {
-        return Err(wrong(
-            "io_timeout",
-            "`io_timeout` must be 1 s to 10 min",
-            "such as io_timeout = \"20s\"",
-        ));
-    }
+    let io_timeout = io_timeout(parameters)?;
     let reservation = match text(parameters, "reservation", "\"scsi\"")? {
         None => None,
         Some("none") => Some(false),
@@ -109,6 +102,18 @@ pub(super) fn parse(parameters: &Table) -> Result<Spec, ParameterError> {
         reservation,
         identity,
     })
+}
+
+fn io_timeout(parameters: &Table) -> Result<Duration, ParameterError> {
+    let wanted = duration(parameters, "io_timeout")?.unwrap_or(IO_TIMEOUT);
+    if IO_TIMEOUTS.contains(&wanted) {
+        return Ok(wanted);
+    }
+    Err(wrong(
+        "io_timeout",
+        "`io_timeout` must be 1 s to 10 min",
+        "such as io_timeout = \"20s\"",
+    ))
 }
 
 /// What it needs for itself alone.

@@ -3,9 +3,9 @@
 //!
 //! Whether earlier owners are out is judged from the truth: nothing of the task runs anywhere else
 //! (S1 judges that after the same event). Here: the view it acts on is decided and entitles it, or
-//! one of the last few did (the order may have been overtaken by a newer view on its way to the
-//! runner, or its core started anew meanwhile); its lease is valid at that moment; and no view takes its membership away for longer
-//! than a lease and its release can last.
+//! one of the last few did (on its way to the runner the order may have been overtaken by a newer
+//! view, or the core started anew); its lease is valid at that moment; and no view takes its
+//! membership away for longer than a lease and its release can last.
 
 use standfast::model::TaskIndex;
 
