@@ -47,8 +47,8 @@ def late_write(cluster):
 
 
 def paused(cluster):
-    """The owner's clocks stand still for ten seconds: it wakes up believing its lease. Its writes are
-    refused, and it lets go as soon as it knows."""
+    """The owner's clocks stand still for ten seconds: it wakes up believing its lease. Its writes
+    are refused, and it lets go as soon as it knows."""
     owner, heir, start = setting(cluster)
     owner.pause()
     cluster.await_owner(heir)

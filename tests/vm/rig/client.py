@@ -2,8 +2,8 @@
 
 It speaks raw frames on the switch, each round in two ways: an ARP question, which the kernel of
 every holder of the address answers, and a datagram to each node's card, which the program of every
-holder answers. It keeps the neighbour table that a real client would follow, learnt from answers and
-announcements. So two owners are seen even if a real client could reach only one of them.
+holder answers. It keeps the neighbour table that a real client would follow, learnt from answers
+and announcements. So two owners are seen even if a real client could reach only one of them.
 """
 
 import socket

@@ -5,8 +5,8 @@
                                                  └── node n2 ──── ...             ├── target
                                                                   stranger ───────┘
 
-The target has three volumes: the heartbeat volume (no reservation), the data volume, and another one
-to be mistaken for it. Each node reaches each volume over a path of its own (proxy.py).
+The target has three volumes: the heartbeat volume (no reservation), the data volume, and another
+one to be mistaken for it. Each node reaches each volume over a path of its own (proxy.py).
 """
 
 import json

@@ -254,7 +254,7 @@ def lie(pdu, status, sense):
 
 
 def round_trips(events):
-    """How many of these commands had to wait for the one before: commands that overlap count once."""
+    """How many of these commands waited for the one before: those that overlap count once."""
     count, free = 0, 0.0
     for event in sorted((one for one in events if one.answered), key=lambda one: one.answered):
         if event.asked >= free:
