@@ -269,7 +269,7 @@ class Guest:
             # acpi=noirq keeps the timers and the watchdog's registers where they belong, and saves
             # two seconds of a boot; pci=noacpi or acpi=off would not.
             "-append", "console=ttyS0 quiet mitigations=off tsc=reliable acpi=noirq no_timer_check"
-                       f" cryptomgr.notests panic=0 {words}",
+                       f" tsc_early_khz={self.images['khz']} cryptomgr.notests panic=0 {words}",
             "-chardev", f"file,id=con,path={place}/console.log,append=on",
             "-serial", "chardev:con",
             "-device", "virtio-serial-pci",

@@ -138,16 +138,25 @@ def libraries(program):
     return re.findall(r"(/\S+) \(0x", told)
 
 
-def compile_guest(directory):
-    """The rig's own programs for guests, static."""
-    made = {}
-    for source in sorted((HERE / "guest").glob("*.c")):
-        made[source.stem] = directory / source.stem
-        if made[source.stem].exists() and newer(made[source.stem], source):
-            continue
+def compile_c(source, directory):
+    """A program of one file, static; its path."""
+    made = directory / source.stem
+    if not made.exists() or newer(source, made):
         subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-static",
-                        "-o", made[source.stem], source], check=True)
+                        "-o", made, source], check=True)
     return made
+
+
+def compile_guest(directory):
+    """The rig's own programs for guests."""
+    return {source.stem: compile_c(source, directory)
+            for source in sorted((HERE / "guest").glob("*.c"))}
+
+
+def clock_khz(directory):
+    """The rate of every guest's time-stamp counter."""
+    program = compile_c(HERE / "rig" / "tsc.c", directory)
+    return int(subprocess.run([program], check=True, capture_output=True, text=True).stdout)
 
 
 def newer(one, other):
@@ -155,7 +164,7 @@ def newer(one, other):
 
 
 def build(directory, binaries, files):
-    """Writes vmlinux and an initrd for each role; returns their paths.
+    """Writes vmlinux and an initrd for each role; returns their paths, and the rate of the clock.
 
     `binaries` is where the product's programs lie, `files` what nodes get besides: path to bytes
     and mode.
@@ -163,7 +172,7 @@ def build(directory, binaries, files):
     directory.mkdir(parents=True, exist_ok=True)
     kernel = Kernel(directory)
     guest = compile_guest(directory)
-    paths = {"vmlinux": kernel.vmlinux}
+    paths = {"vmlinux": kernel.vmlinux, "khz": clock_khz(directory)}
     for role in MODULES:
         archive = base(kernel, guest, role)
         if role == "node":
