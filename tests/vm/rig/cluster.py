@@ -108,7 +108,7 @@ def by_id(number):
 class Settings:
     """What a cluster is made with."""
 
-    def __init__(self, binaries, volume="", detect="1s", watchdog="/dev/watchdog-rig"):
+    def __init__(self, binaries, volume="", detect="2s", watchdog="/dev/watchdog-rig"):
         self.binaries = binaries
         # One more line of the volume object, such as its reservation.
         self.volume = volume
@@ -256,7 +256,12 @@ class Cluster:
 
         def whole():
             for node in self.nodes:
-                status = node.status() or {}
+                try:
+                    status = node.status() or {}
+                except Trouble as trouble:
+                    # It may be booting.
+                    seen[node.name] = str(trouble)
+                    return False
                 seen[node.name] = trouble_of(status)
                 if seen[node.name]:
                     return False
@@ -348,6 +353,9 @@ class Cluster:
             self.client.stop()
         for guest in [*self.nodes, self.target]:
             guest.power_cut()
+        for node in self.nodes:
+            for path in node.paths:
+                path.close()
 
 
 def trouble_of(status):

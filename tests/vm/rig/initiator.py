@@ -10,7 +10,9 @@ import struct
 from .proxy import Pdu, read_pdu
 from .guest import Trouble
 
-KEYS = ["SessionType=Normal", "HeaderDigest=None", "DataDigest=None", "InitialR2T=Yes",
+# The length is said although it has a default: this target takes none for zero, and then sends
+# empty answers without end.
+KEYS = ["MaxRecvDataSegmentLength=262144", "SessionType=Normal", "HeaderDigest=None", "DataDigest=None", "InitialR2T=Yes",
         "ImmediateData=Yes", "MaxBurstLength=262144", "FirstBurstLength=65536",
         "MaxOutstandingR2T=1", "ErrorRecoveryLevel=0", "DefaultTime2Wait=0",
         "DefaultTime2Retain=0", "MaxConnections=1", "DataPDUInOrder=Yes",

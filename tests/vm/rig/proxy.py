@@ -129,6 +129,12 @@ class Path:
         self.requests.set()
         self.replies.set()
 
+    def close(self):
+        """For good."""
+        self.connected = False
+        self.listener.close()
+        self.cut()
+
     def since(self, moment):
         """Commands asked since this moment of the monotonic clock."""
         return [event for event in self.events if event.asked >= moment]
@@ -144,7 +150,10 @@ class Path:
 
     def _accept(self):
         while True:
-            client, _ = self.listener.accept()
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
             if not self.connected:
                 client.close()
                 continue
