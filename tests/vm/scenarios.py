@@ -6,12 +6,18 @@ leaves one that `heal` can make whole. One that needs another cluster says so wi
 
 import time
 
-from rig.cluster import HEARTBEATS, now
+from rig.cluster import DATA, HEARTBEATS, OTHER, now
 from rig.guest import Trouble, until
+from rig.initiator import CLEAR, PREEMPT_AND_ABORT, REGISTER_AND_IGNORE
 from rig.proxy import CONFLICT, HARDWARE, PERSISTENT_RESERVE, round_trips
 
 # A line of the volume object.
 VOLUME = ""
+# A key that is no node's.
+STRANGE_KEY = 0x5354_5241_4E47_4552
+# What a record has that tells of a lost reservation, or of a wrong volume.
+RESERVATION_WORDS = ["reserv"]
+IDENTITY_WORDS = ["identity", "another volume", "another disk"]
 # Longest time until a node is back after its watchdog, a panic or a reset, in seconds.
 BACK = 60
 
@@ -278,6 +284,69 @@ def fence(cluster):
     finish(cluster, start)
 
 
+def reservation_cleared(cluster):
+    """Somebody clears all registrations of the volume: noticed and named, and at the end the volume
+    is reserved again by whoever runs the task."""
+    owner, _, start = setting(cluster)
+    stranger = cluster.stranger()
+    stranger.reserve_out(REGISTER_AND_IGNORE, 0, STRANGE_KEY)
+    expect(stranger.reserve_out(CLEAR, STRANGE_KEY) == 0, "the array did not clear anything")
+    until("the volume to be reserved again", stranger.reservation, 60)
+    stranger.close()
+    cluster.await_whole()
+    until("the node to tell of it", lambda: tells(owner, start, RESERVATION_WORDS), 30)
+    await_writes(cluster)
+    finish(cluster, start)
+
+
+def reservation_stolen(cluster):
+    """A stranger takes the volume for himself: no node writes any more, and none takes it back from
+    somebody it does not know; the task runs again when he has gone."""
+    owner, heir, start = setting(cluster)
+    stranger = cluster.stranger()
+    key, _ = stranger.reservation()
+    stranger.reserve_out(REGISTER_AND_IGNORE, 0, STRANGE_KEY)
+    status = stranger.reserve_out(PREEMPT_AND_ABORT, STRANGE_KEY, key)
+    expect(status == 0, f"the array did not let the stranger in: status {status:#x}")
+    stolen = now()
+    until("a node to tell of it",
+          lambda: any(tells(node, start, RESERVATION_WORDS) for node in cluster.nodes), 60)
+    until("the task to be let go", lambda: not any(node.holds() for node in cluster.nodes), 60)
+    wrote = owner.data.writes_done(stolen + 0.5) + heir.data.writes_done(stolen + 0.5)
+    expect(not wrote, f"{len(wrote)} writes took effect on a volume that a stranger holds")
+    expect(stranger.reservation()[0] == STRANGE_KEY, "a node has thrown the stranger out")
+    stranger.reserve_out(CLEAR, STRANGE_KEY)
+    stranger.close()
+    cluster.start_task()
+    await_writes(cluster)
+    finish(cluster, start)
+
+
+def volume_swapped(cluster):
+    """Another volume answers where the task's own was: nothing is written to it, it is named,
+    and with the right volume back the task runs again."""
+    _, _, start = setting(cluster)
+    other = cluster.content(OTHER)
+    cluster.expose(OTHER)
+    try:
+        until("a node to tell of it",
+              lambda: any(tells(node, start, IDENTITY_WORDS) for node in cluster.nodes), 90)
+        until("the task to be let go", lambda: not any(node.holds() for node in cluster.nodes), 60)
+    finally:
+        cluster.expose(DATA)
+    expect(cluster.content(OTHER) == other, "the wrong volume was written to")
+    cluster.start_task()
+    await_writes(cluster)
+    finish(cluster, start)
+
+
+def tells(node, start, words):
+    """Has this node a record since then that has one of the words?"""
+    since = (node.uptime() + start - now()) * 1000
+    return any(word in str(entry) for entry in node.history(50)
+               if entry["uptime_ms"] > since for word in words)
+
+
 def setting(cluster):
     """Owner, heir, and the moment before anything happens; the owner writes."""
     cluster.client.forget()
@@ -360,10 +429,10 @@ def needs(scenario, **settings):
     scenario.settings = settings
 
 
-needs(fast_reboot, detect="20s")
+needs(fast_reboot, detect="30s")
 
 ALL = [
     power_cut, late_write, paused, frozen, watchdog, guard_killed, softdog, storage_path_cut,
     storage_path_hung, array_gone, array_power_cycle, cables_cut, cut_off, panic, three_resets,
-    fence, fast_reboot,
+    fence, reservation_cleared, reservation_stolen, volume_swapped, fast_reboot,
 ]

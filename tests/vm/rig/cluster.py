@@ -9,6 +9,7 @@ The target has three volumes: the heartbeat volume (no reservation), the data vo
 one to be mistaken for it. Each node reaches each volume over a path of its own (proxy.py).
 """
 
+import hashlib
 import json
 import shutil
 import time
@@ -316,6 +317,15 @@ class Cluster:
         if wrong:
             raise Trouble("the audit found: " + "; ".join(wrong[:10]))
         self.start_task()
+
+    def expose(self, backstore, lun=DATA):
+        """Makes another of the array's volumes answer under this number."""
+        self.target.must(f"/rig/expose {lun} {backstore}")
+
+    def content(self, number):
+        """A digest of what a volume holds."""
+        with self.volumes[number].open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def stranger(self, lun=DATA):
         """A session of somebody who is no node."""

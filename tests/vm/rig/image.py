@@ -202,7 +202,7 @@ def base(kernel, guest, role):
     archive.add("/etc/passwd", b"root:x:0:0:root:/:/bin/sh\n")
     archive.add("/etc/group", b"root:x:0:\n")
     archive.program("/init", HERE / "guest" / "init")
-    for name in ["guardian", "service", "node", "disks", "target"]:
+    for name in ["guardian", "service", "node", "disks", "target", "expose"]:
         archive.program(f"/rig/{name}", HERE / "guest" / name)
     for name, path in guest.items():
         archive.program(f"/rig/{name}", path)
