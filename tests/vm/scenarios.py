@@ -415,13 +415,33 @@ def report_gap(cluster, since):
 
 
 def report_takeover(cluster, heir, start):
-    """The gap, and its parts as the new owner's records tell them."""
+    """The gap and its parts: what the new owner's records tell, what its path to the volume saw,
+    and what the client heard."""
     report_gap(cluster, start)
     shift = heir.uptime() - now()
-    for entry in heir.history(30):
-        at = (entry["uptime_ms"] / 1000 - shift - start) * 1000
-        if at > 0:
-            report(f"{at:6.0f} ms  {entry['outcome']}  ({entry['trigger']})")
+
+    def first(*words):
+        """When the first record since then with one of these words was made, and its text."""
+        for entry in heir.history(30):
+            at = entry["uptime_ms"] / 1000 - shift
+            if at > start and any(word in entry["outcome"] for word in words):
+                return at, entry["outcome"]
+        return None, ""
+
+    def span(since, until_):
+        return "?" if None in (since, until_) else f"{(until_ - since) * 1000:.0f}"
+
+    suspected, _ = first("suspected")
+    won, _ = first(f"owner {heir.name}")
+    started, details = first("started in")
+    fenced = [event for event in heir.data.since(start) if event.operation in PERSISTENT_RESERVE]
+    fence = sum(event.answered - event.asked for event in fenced if event.answered)
+    heard = [one.at for one in cluster.client.answers
+             if one.at > start and one.node == heir.name and one.reachable]
+    report(f"in ms: detect {span(start, suspected)}, register {span(suspected, won)}, until "
+           f"started {span(won, started)} ({details}), until heard "
+           f"{span(started, min(heard, default=None))}; fence {fence * 1000:.0f} in "
+           f"{round_trips(fenced)} round trips")
 
 
 def needs(scenario, **settings):
