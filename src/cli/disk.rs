@@ -70,6 +70,7 @@ pub(super) fn format(
         nonce,
         block_size: disk.disk().block_bytes(),
         nodes_max: args.nodes_max,
+        medium: area::Medium::Paxos,
     };
     area::format(&disk, &options, &keyring).map_err(|error| failed(&error))?;
     writeln!(

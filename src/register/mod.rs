@@ -78,13 +78,16 @@ mod api;
 mod message;
 mod own;
 mod paxos;
+mod record;
 mod scan;
+mod shared;
 mod value;
 
 #[cfg(test)]
 mod tests;
 
-pub use api::{BlockSeen, Event, Memory, News, Order, Refused, Trouble};
+pub use api::{BlockSeen, Event, Memory, News, Order, Refused, Seen, Trouble};
 pub use message::{MESSAGE_LEN_MAX, Message, MessageError};
 pub use paxos::{MAIL_MAX, Register};
+pub use record::{Change, Compared, Place, Record, RecordSeen};
 pub use value::{Ballot, Block, VALUE_MAX, Value};

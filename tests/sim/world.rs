@@ -380,7 +380,7 @@ impl World {
             In::Drained { link } => self.turn(i, Event::LinkDrained { link, begun: now }),
             In::Read {
                 begun,
-                blocks,
+                seen,
                 frames,
                 link,
             } => {
@@ -391,14 +391,7 @@ impl World {
                 }
                 self.turn(i, Event::LinkDrained { link, begun });
                 let ended = now;
-                self.turn(
-                    i,
-                    Event::DiskRead {
-                        begun,
-                        ended,
-                        blocks,
-                    },
-                );
+                self.turn(i, Event::DiskRead { begun, ended, seen });
             }
             In::ReadFailed { begun } => self.turn(i, Event::DiskReadFailed { begun }),
             In::WriteEnded { fails: true } => self.turn(i, Event::DiskWriteFailed { at: now }),

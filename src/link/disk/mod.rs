@@ -224,7 +224,7 @@ impl Link for DiskLink {
                 out.tell(Event::DiskRead {
                     begun: seen.begun,
                     ended: seen.ended,
-                    blocks: seen.blocks,
+                    seen: seen.blocks.map(crate::register::Seen::Blocks),
                 });
                 self.read = true;
                 self.succeed();
@@ -242,7 +242,15 @@ impl Link for DiskLink {
             Load::Frame(frame) => self.write_frame(frame),
             Load::Packet(_) => {}
             Load::Block(block) => self.write_block(block, out),
+            Load::Change(_) => out.tell(Event::DiskCompared {
+                at: now(),
+                outcome: crate::register::Compared::Unclear,
+            }),
         }
+    }
+
+    fn reads_after_write(&self) -> bool {
+        true
     }
 
     fn state(&self) -> &State {

@@ -352,7 +352,7 @@ impl Link for EthernetLink {
 
     fn send(&mut self, load: Load<'_>, out: &mut Outlet) {
         let sent = match load {
-            Load::Block(_) => return,
+            Load::Block(_) | Load::Change(_) => return,
             Load::Frame(frame) => {
                 // What was heard before this heartbeat is told before anybody can be judged by it.
                 self.recv(Scope::Used, out);
@@ -376,6 +376,10 @@ impl Link for EthernetLink {
             Ok(()) => self.counters.add(sent),
             Err(error) => self.not_sent(&error),
         }
+    }
+
+    fn reads_after_write(&self) -> bool {
+        false
     }
 
     fn state(&self) -> &State {

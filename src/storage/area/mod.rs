@@ -25,6 +25,7 @@
 mod block;
 mod device;
 mod header;
+mod record;
 mod report;
 mod survey;
 #[cfg(test)]
@@ -36,7 +37,8 @@ pub use block::{
     BlockLost, NewestBlock, SlotError, StoredBlock, decode_block, encode_block, newest_block,
 };
 pub use device::{AreaError, Blocks, FormatOptions, format, read_header, repair};
-pub use header::{Header, HeaderError, Repair};
+pub use header::{Header, HeaderError, Medium, Repair};
+pub use record::{RECORD_LEN, StoredRecord, decode_record, encode_record};
 pub use report::{AreaReport, BlockReport, HeaderReport, HeartbeatReport, NodeReport, show};
 pub use survey::{Found, survey};
 

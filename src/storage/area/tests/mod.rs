@@ -95,6 +95,7 @@ fn options(nodes_max: u8) -> FormatOptions {
         nonce: AREA,
         block_size: 512,
         nodes_max,
+        medium: Medium::Paxos,
     }
 }
 
