@@ -80,6 +80,7 @@ impl Record {
         place: Option<Place>,
         value: &Value,
     ) -> Record {
+        assert!(ballot > self.bal, "ballots of the record rise");
         let (count, none) = (self.count + 1, value.epoch == 0);
         Record {
             count,

@@ -173,6 +173,12 @@ impl Register {
 
     // ---- a ballot ----
 
+    /// Ballot of the image that is known.
+    pub(super) fn image_bal(&self) -> Ballot {
+        let image = self.shared.as_ref().and_then(Shared::image);
+        image.map_or(Ballot::NONE, |image| image.record.bal)
+    }
+
     /// Begins a ballot on the image that is known.
     pub(super) fn begin_change(&mut self, ballot: Ballot) {
         let shared = self.shared.as_ref().expect("there is a record");
@@ -268,7 +274,8 @@ impl Register {
         if self.halted.is_some() {
             return;
         }
-        self.take_in_image(now, at, at);
+        // It may have been done long before, and others may have built upon it since.
+        self.take_in_image(now, Instant(0), at);
         if let Phase::Comparing(ballot) = self.phase
             && ballot == change.new.bal
         {

@@ -512,7 +512,7 @@ impl Register {
     }
 
     fn start_ballot(&mut self, now: Instant, by_network: bool) {
-        let promised = self.acceptor.promised();
+        let promised = self.acceptor.promised().max(self.image_bal());
         self.highest = self.highest.max(promised).next_for(self.me);
         if by_network {
             self.ask(now, self.highest);
