@@ -22,6 +22,7 @@ mod help;
 mod history;
 mod init;
 mod names;
+mod medium;
 mod order;
 mod picture;
 mod question;
@@ -70,6 +71,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
         Command::Check(args) => check::run(places, args, out),
         Command::Disk(DiskCommand::Format(args)) => disk::format(places, args, out),
         Command::Disk(DiskCommand::Show(args)) => disk::show(places, args, out),
+        Command::Disk(DiskCommand::Contend(args)) => medium::contend(places, args, out),
         Command::Status(args) => status::run(places, args, out),
         Command::Why(args) => history::why(places, args, out),
         Command::History(args) => history::run(places, args, out),

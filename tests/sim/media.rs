@@ -202,15 +202,16 @@ impl World {
                 frames.push(frame);
             }
         }
-        let changed = disk.known.as_ref() != Some(&read.blocks);
-        let blocks = changed.then(|| read.blocks.clone());
-        disk.known = Some(read.blocks);
+        let shown = read.record.take().map_or(Seen::Blocks(read.blocks), Seen::Record);
+        let changed = disk.known.as_ref() != Some(&shown);
+        let seen = changed.then(|| shown.clone());
+        disk.known = Some(shown);
         let begun = read.begun;
         self.deliver(
             i,
             In::Read {
                 begun,
-                blocks,
+                seen,
                 frames,
                 link,
             },

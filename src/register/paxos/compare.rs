@@ -49,6 +49,16 @@ impl Register {
         self.prove_by_image(begun);
     }
 
+    /// What an earlier life of this node had accepted is in its file or, where that has promised no
+    /// more, on the disk: whatever the image shows by now is that or newer.
+    pub(super) fn recover_by_image(&mut self) {
+        if let Some(image) = self.shared.as_ref().and_then(Shared::image)
+            && self.acceptor.is_recovered()
+        {
+            self.acceptor.see(image.record.bal, &image.value);
+        }
+    }
+
     /// The record and its value, if that is what stands there or is known from elsewhere.
     fn legible(&mut self, now: Instant, seen: &RecordSeen) -> Option<(Record, Value)> {
         let found = match seen {

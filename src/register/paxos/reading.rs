@@ -52,6 +52,7 @@ impl Register {
         };
         if let Some(block) = own.filter(|_| !self.acceptor.is_recovered()) {
             self.acceptor.recover(block);
+            self.recover_by_image();
         }
         if self.acceptor.is_lost() {
             self.halt(Trouble::MemoryLost);

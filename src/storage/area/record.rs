@@ -30,9 +30,12 @@
 use crate::frame::layout::{Field, tiles};
 use crate::frame::tag::{Author, Keyring, Purpose, TAG_LEN};
 use crate::model::{Incarnation, NodeId};
-use crate::register::{Ballot, Place, Record};
+use crate::register::{Ballot, Place, Record, Value};
 
-use super::{AreaNonce, SECTOR_LEN, SlotError};
+use super::device::read;
+use super::{
+    AreaError, AreaNonce, Blocks, Header, SECTOR_LEN, SLOT_LEN, Side, SlotError, decode_block,
+};
 
 /// Bytes of a record that matter.
 pub const RECORD_LEN: usize = SECTOR_LEN;
@@ -191,4 +194,33 @@ pub fn decode_record(
         record,
         writer: Some((node, life)),
     })
+}
+
+/// Reads the record of an area, and the value that it names; no value if that is not there.
+///
+/// # Errors
+///
+/// The disk cannot be read; within, the record is not valid.
+pub fn read_record(
+    dev: &impl Blocks,
+    header: &Header,
+    keyring: &Keyring,
+) -> Result<Result<(StoredRecord, Option<Value>), SlotError>, AreaError> {
+    let mut slot = [0; SLOT_LEN];
+    read(dev, header.geometry.record(), &mut slot)?;
+    let stored = match decode_record(&header.nonce, &slot, keyring) {
+        Ok(stored) => stored,
+        Err(error) => return Ok(Err(error)),
+    };
+    let Some(place) = stored.record.place else {
+        return Ok(Ok((stored, Some(Value::default()))));
+    };
+    let side = Side::of_writes(place.writes);
+    let Some(offset) = header.geometry.block(place.node, side) else {
+        return Ok(Ok((stored, None)));
+    };
+    read(dev, offset, &mut slot)?;
+    let found = decode_block(&header.nonce, (place.node, side), &slot, keyring).ok();
+    let value = found.map(|found| found.block.value);
+    Ok(Ok((stored, value.filter(|value| stored.record.names(value)))))
 }

@@ -263,6 +263,29 @@ fn nothing_is_done_before_the_changes_of_earlier_lives_are_out_of_the_way() {
 }
 
 #[test]
+fn what_an_earlier_life_has_accepted_is_known_before_anything_is_answered() {
+    let mut table = Table::ready();
+    let new = value(1, 21);
+    table.propose(1, &Value::default(), &new);
+    table.run(1);
+    table.read(0);
+    assert_eq!(table.registers[0].known(), &new);
+    // A new life, whose file speaks after the disk.
+    table.registers[0] = Table::register(1, Memory::Pending);
+    table.run(0);
+    assert!(!table.registers[0].votes());
+    let now = table.step();
+    let file = Memory::Nothing;
+    table.registers[0].handle(now, Event::Remembered(&file));
+    let ballot = Ballot(0x903);
+    table.hear(0, 3, &Message::Prepare { ballot });
+    let bal = table.disk.record.bal;
+    let value = new;
+    let promised = Message::Promised { ballot, bal, value };
+    assert_eq!(table.answer(0), Some(promised));
+}
+
+#[test]
 fn somebody_elses_change_closes_them_as_well() {
     let mut table = Table::ready();
     table.registers[0] = Table::register(1, Memory::Nothing);

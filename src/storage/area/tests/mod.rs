@@ -2,6 +2,8 @@
 //! where an area should be.
 
 mod blocks;
+mod compare;
+mod record;
 
 use std::cell::{Cell, RefCell};
 use std::io;
