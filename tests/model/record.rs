@@ -70,6 +70,8 @@ struct Node {
     file: Acceptor,
     /// Ballot of the own command that may be done yet.
     held: Ballot,
+    /// Highest ballot begun in this life.
+    highest: Ballot,
     /// Own commands that expect the image of this number may be done yet.
     open: Option<Count>,
     /// The same of earlier lives.

@@ -25,6 +25,7 @@ mod mail;
 mod media;
 mod node;
 mod plan;
+mod record;
 mod reservation;
 mod rng;
 mod runner;

@@ -108,6 +108,8 @@ pub(crate) struct Plan {
     pub(crate) clock_shift: u64,
     /// The volumes of tasks are guarded by reservations.
     pub(crate) reservations: bool,
+    /// The register is changed by compare-and-write, not by Disk Paxos.
+    pub(crate) compare_and_write: bool,
     /// Mean time between two faults.
     pub(crate) pace: u64,
     /// Length of the phase in which things go wrong.
@@ -146,6 +148,7 @@ impl Plan {
             names: Names::numbered(nodes, tasks),
             clock_shift: 0,
             reservations: false,
+            compare_and_write: false,
             pace: u64::MAX / 4,
             faults_end: u64::MAX / 2,
             loss: 0,
@@ -205,6 +208,8 @@ impl Plan {
         };
         plan.reservations = rng.chance(500);
         plan.strikes = draw::strikes(&plan, rng);
+        // By a coin of its own: all else is the same with either medium.
+        plan.compare_and_write = rng.clone().chance(300);
         plan
     }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use standfast::engine::{Action, Event, Order};
 use standfast::frame::Frame;
 use standfast::mldc::Packet;
-use standfast::register::{Ballot, Order as DiskOrder};
+use standfast::register::{Ballot, Change, Order as DiskOrder};
 
 use crate::bytes::Keys;
 use crate::checks::Checks;
@@ -60,6 +60,13 @@ pub(crate) enum Ev {
     },
     WriteEnds {
         write: u64,
+    },
+    ChangeLands {
+        id: u64,
+        change: Box<Change>,
+    },
+    ChangeEnds {
+        id: u64,
     },
     SlotLands {
         write: u64,
@@ -221,7 +228,7 @@ impl World {
             task_nodes.push(list);
         }
         World {
-            disk: Disk::new(plan.nodes),
+            disk: Disk::new(plan.nodes, plan.compare_and_write),
             checks: Checks::new(&plan),
             clogged_until: vec![0; plan.networks],
             volumes: vec![Unit::default(); plan.tasks],
@@ -315,6 +322,8 @@ impl World {
             Ev::ReadEnds { read } => self.read_ends(i, read),
             Ev::WriteLands { write } => self.write_lands(i, write),
             Ev::WriteEnds { write } => self.write_ends(i, write),
+            Ev::ChangeLands { id, change } => self.change_lands(i, id, *change),
+            Ev::ChangeEnds { id } => self.change_ends(i, id),
             Ev::SlotLands { write } => self.slot_lands(i, write),
             Ev::SlotEnds { write } => self.slot_ends(i, write),
             Ev::Order { runner, order } => self.take_order(i, runner, order),
@@ -421,6 +430,7 @@ impl World {
             actions.push(action);
         }
         if before != epoch {
+            self.has_learned(i);
             self.knows(i, before);
         }
         for action in actions {
@@ -451,6 +461,7 @@ impl World {
             Action::Send(frame) => self.send(i, frame),
             Action::Disk(DiskOrder::Read) => self.issue_read(i),
             Action::Disk(DiskOrder::Write(block)) => self.issue_write(i, block),
+            Action::Disk(DiskOrder::CompareAndWrite(change)) => self.issue_change(i, change),
             Action::Order(order) => {
                 if let Order::Stop {
                     task, forced: true, ..

@@ -125,7 +125,7 @@ impl<const N: usize, const B: usize> Recorded<N, B> {
 
     fn next_ballot(&self, node: &Node, at: usize) -> Option<Ballot> {
         let image = node.image.map_or(0, |image| image.bal);
-        let below = node.promised().max(image);
+        let below = node.promised().max(image).max(node.highest);
         let mut own = (0..B).filter(|number| number % N == at);
         own.find(|number| *number as Ballot >= below)
             .map(|number| number as Ballot + 1)
@@ -204,6 +204,7 @@ impl<const N: usize, const B: usize> Recorded<N, B> {
         });
         let node = &mut state.nodes[at];
         node.phase = Phase::Comparing(ballot);
+        node.highest = ballot;
         if self.broken != Broken::NotHeld {
             node.held = ballot;
         }
@@ -364,6 +365,7 @@ impl<const N: usize, const B: usize> Recorded<N, B> {
         let node = &mut state.nodes[at];
         node.memory.mbal = ballot;
         node.phase = Phase::NetPromise(ballot);
+        node.highest = ballot;
         state.net(ballot).prepare = true;
         self.heard(state, at);
     }

@@ -67,7 +67,7 @@ pub(crate) struct Checks {
 }
 
 /// What is counted beside the faults; everything must happen in an everyday run.
-pub(crate) const COUNTED: [&str; 20] = [
+pub(crate) const COUNTED: [&str; 25] = [
     "start",
     "adopted",
     "released by the guard",
@@ -88,6 +88,11 @@ pub(crate) const COUNTED: [&str; 20] = [
     "refused block",
     "torn block",
     "refused write",
+    "refused record",
+    "command refused",
+    "command without an answer",
+    "command sent twice",
+    "command done late",
 ];
 
 impl Checks {
