@@ -3,12 +3,12 @@
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use standfast::model::{NodeId, NodeSet};
 use standfast::register::{
-    Ballot, Block, BlockSeen, Event, Memory, News, Order, Register, VALUE_MAX, Value,
+    Ballot, Block, BlockSeen, Event, Memory, News, Order, Register, Seen, VALUE_MAX, Value,
 };
 use standfast::time::{Instant, Span};
 
 /// A disk of 64 nodes that have all written the same full-size value once.
-fn disk(epoch: u64) -> Vec<BlockSeen> {
+fn disk(epoch: u64) -> Seen {
     let block = |node: NodeId| {
         let ballot = Ballot(u64::from(node.number())).next_for(node);
         let value = Value {
@@ -23,24 +23,17 @@ fn disk(epoch: u64) -> Vec<BlockSeen> {
             value,
         })
     };
-    NodeId::all().map(block).collect()
+    Seen::Blocks(NodeId::all().map(block).collect())
 }
 
-fn read(register: &mut Register, at: &mut u64, blocks: &[BlockSeen]) {
+fn read(register: &mut Register, at: &mut u64, seen: &Seen) {
     *at += 2;
     let (begun, ended) = (Instant(*at - 1), Instant(*at));
-    register.handle(
-        ended,
-        Event::ReadDone {
-            begun,
-            ended,
-            blocks,
-        },
-    );
+    register.handle(ended, Event::ReadDone { begun, ended, seen });
 }
 
 /// Node 1 of 64, which knows the disk's value.
-fn settled(blocks: &[BlockSeen]) -> (Register, u64) {
+fn settled(blocks: &Seen) -> (Register, u64) {
     let me = NodeId::new(1).expect("1 is a node");
     let mut register = Register::new(
         me,
@@ -57,7 +50,7 @@ fn settled(blocks: &[BlockSeen]) -> (Register, u64) {
     (register, at)
 }
 
-fn change(register: &mut Register, mut at: u64, blocks: &mut [BlockSeen]) -> bool {
+fn change(register: &mut Register, mut at: u64, seen: &mut Seen) -> bool {
     let expected = register.known().id();
     let new = Value {
         epoch: expected.0 + 1,
@@ -69,12 +62,15 @@ fn change(register: &mut Register, mut at: u64, blocks: &mut [BlockSeen]) -> boo
         .expect("nothing is under way");
     while let Some(order) = register.poll_order() {
         match order {
-            Order::Read => read(register, &mut at, blocks),
+            Order::Read => read(register, &mut at, seen),
             Order::Write(block) => {
-                blocks[0] = BlockSeen::Good(block);
+                if let Seen::Blocks(blocks) = seen {
+                    blocks[0] = BlockSeen::Good(block);
+                }
                 at += 1;
                 register.handle(Instant(at), Event::Written { at: Instant(at) });
             }
+            Order::CompareAndWrite(_) => unreachable!("this disk has no record"),
         }
     }
     std::iter::from_fn(|| register.poll_news()).any(|news| matches!(news, News::Won { .. }))

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::exit::TABLE;
 use super::help;
@@ -174,6 +174,9 @@ pub enum DiskCommand {
     /// End this cluster's reservation of a disk for good
     #[command(long_about = help::RELEASE)]
     Release(ReleaseArgs),
+    /// Change a block from several nodes at once, and count whether each change has one winner
+    #[command(long_about = help::CONTEND)]
+    Contend(ContendArgs),
 }
 
 /// `disk format`.
@@ -196,14 +199,53 @@ pub struct FormatArgs {
         value_parser = clap::value_parser!(u8).range(1..=64)
     )]
     pub nodes_max: u8,
+    /// How the register is changed; `auto` takes compare-and-write if the disk proves that it can
+    #[arg(long, value_enum, value_name = "WAY", default_value = "auto")]
+    pub register: RegisterMedium,
+}
+
+/// Ways to change the register on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RegisterMedium {
+    /// By compare-and-write if the disk proves that it can, else by Disk Paxos
+    Auto,
+    /// By Disk Paxos: plain writes, on any disk
+    Paxos,
+    /// By SCSI COMPARE AND WRITE, or not at all
+    CompareAndWrite,
+}
+
+/// `disk contend`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example, on two nodes at the same time:\n  \
+        standfast disk contend /dev/disk/by-id/wwn-0x600508b1001c --rounds 1000\n\n\
+        With --json: {device, verdict: proved|not-contended|broken, rounds, won, refused, \
+        unclear, others, total}.")]
+pub struct ContendArgs {
+    /// The disk, with an area
+    pub device: PathBuf,
+    /// Changes to send once another node is there
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1_000,
+        value_parser = clap::value_parser!(u64).range(1..=1_000_000)
+    )]
+    pub rounds: u64,
+    /// How long to wait for another node
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub wait: u64,
+    /// Print one JSON object instead
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `disk show`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example:\n  standfast disk show /dev/disk/by-id/wwn-0x600508b1001c\n\n\
-        With --json: {device, size_bytes, header, nodes: [{node, name, heartbeat, block}], view, \
-        problems}."
+        With --json: {device, size_bytes, header, record, nodes: [{node, name, heartbeat, block}], \
+        view, problems}."
 )]
 pub struct ShowArgs {
     /// The disk

@@ -13,7 +13,7 @@ use super::context::{Loaded, device_failure, keyring, load};
 use super::exit::{Exit, Failure};
 use super::question::{confirm, somebody_is_there};
 use super::view::{self, Named, Newest};
-use super::{table, words};
+use super::{medium, table, words};
 use crate::link::AreaDisk;
 use crate::model::NODES_MAX;
 use crate::storage::area::{
@@ -63,6 +63,7 @@ pub(super) fn format(
             device.display()
         ))?;
     }
+    let medium = medium::choose(&disk, args.register, geometry, out)?;
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce).map_err(|error| Failure::failed(&error, "try again"))?;
     let options = FormatOptions {
@@ -70,13 +71,16 @@ pub(super) fn format(
         nonce,
         block_size: disk.disk().block_bytes(),
         nodes_max: args.nodes_max,
+        medium,
     };
     area::format(&disk, &options, &keyring).map_err(|error| failed(&error))?;
     writeln!(
         out,
-        "formatted for cluster {}, node ids 1 to {}; `standfast disk show {}` shows it",
+        "formatted for cluster {}, node ids 1 to {}, register by {}; `standfast disk show {}` \
+         shows it",
         loaded.config.cluster().name,
         args.nodes_max,
+        medium.name(),
         device.display()
     )?;
     Ok(Exit::Well)
@@ -300,12 +304,14 @@ fn print(
     if let Some(header) = &report.header {
         writeln!(
             out,
-            "area of cluster {} ({}), node ids 1 to {}, {}, formatted for blocks of {} bytes",
+            "area of cluster {} ({}), node ids 1 to {}, {}, formatted for blocks of {} bytes, \
+             register by {}",
             named.0.cluster().name,
             header.cluster,
             header.nodes_max,
             words::bytes(header.area_bytes),
-            header.block_size
+            header.block_size,
+            header.register.name()
         )?;
         writeln!(out)?;
         if report.nodes.is_empty() {
@@ -398,6 +404,7 @@ fn json_report(
         "device": device.display().to_string(),
         "size_bytes": report.size_bytes,
         "header": report.header,
+        "record": report.record,
         "nodes": nodes.collect::<Vec<_>>(),
         "view": newest.map(|newest| view::json(newest, named)),
         "problems": report.problems,

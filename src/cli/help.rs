@@ -58,7 +58,18 @@ pub(super) const FORMAT: &str = "\
 Writes the cluster's area to a disk: heartbeat slots and the register.\n\n\
 Run it once, on one node. It shows what it would destroy, and asks on a terminal. What looks \
 used is refused unless --force; what is mounted, claimed or being written to by a node is \
-refused always.";
+refused always.\n\n\
+The register is changed by SCSI COMPARE AND WRITE if the disk offers it, is not known to do it \
+wrongly, and passes a test; else by plain writes, which take longer. `disk contend` proves the \
+rest, from two nodes.";
+
+/// `disk contend`.
+pub(super) const CONTEND: &str = "\
+Proves that COMPARE AND WRITE of a disk has one winner.\n\n\
+Run it on two or more nodes at the same time. Each of them counts up in one block of the area, \
+which nothing else uses, by commands that all try to win; whose win is missing afterwards tells a \
+disk that only claims to compare. The cluster may run meanwhile. Exits with 0 if the disk is \
+proved, 1 if no other node was there at the same time, 6 if a win was lost.";
 
 /// `disk show`.
 pub(super) const SHOW: &str = "\

@@ -24,6 +24,7 @@ mod fence;
 mod help;
 mod history;
 mod init;
+mod medium;
 mod names;
 mod order;
 mod picture;
@@ -79,6 +80,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
             reservations::reservations(places, args, out)
         }
         Command::Disk(DiskCommand::Release(args)) => reservations::release(places, args, out),
+        Command::Disk(DiskCommand::Contend(args)) => medium::contend(places, args, out),
         Command::Status(args) => status::run(places, args, out),
         Command::Why(args) => history::why(places, args, out),
         Command::History(args) => history::run(places, args, out),

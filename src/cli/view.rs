@@ -9,7 +9,9 @@ use crate::engine::{After, Standing, View};
 use crate::frame::Keyring;
 use crate::model::{NodeId, TaskIndex};
 use crate::register::{Ballot, Block};
-use crate::storage::area::{AreaError, Blocks, Header, REGION_LEN, newest_block, split_region};
+use crate::storage::area::{
+    AreaError, Blocks, Header, Medium, REGION_LEN, newest_block, read_record, split_region,
+};
 
 /// The newest view that was written to a disk.
 pub(super) struct Newest {
@@ -26,6 +28,9 @@ pub(super) fn newest(
     header: &Header,
     keyring: &Keyring,
 ) -> Result<Option<Result<Newest, String>>, AreaError> {
+    if header.medium == Medium::CompareAndWrite {
+        return newest_by_record(dev, header, keyring);
+    }
     let mut blocks: Vec<(NodeId, Block)> = Vec::new();
     let mut region = vec![0; REGION_LEN];
     for node in header.geometry.nodes() {
@@ -64,6 +69,23 @@ pub(super) fn newest(
             .map(|view| Newest { view, held_by })
             .map_err(|error| error.to_string()),
     ))
+}
+
+/// The view that the record names. What is wrong with it is among the problems of the report.
+fn newest_by_record(
+    dev: &impl Blocks,
+    header: &Header,
+    keyring: &Keyring,
+) -> Result<Option<Result<Newest, String>>, AreaError> {
+    let Ok((stored, Some(value))) = read_record(dev, header, keyring)? else {
+        return Ok(None);
+    };
+    let held_by = stored.record.place.map(|place| place.node);
+    let decoded = held_by.map(|node| {
+        let held_by = vec![node];
+        View::decode(&value.bytes).map(|view| Newest { view, held_by })
+    });
+    Ok(decoded.map(|decoded| decoded.map_err(|error| error.to_string())))
 }
 
 /// Names of nodes and tasks from the configuration; a number where it has none.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::frame::Frame;
 use crate::mldc::Packet;
 use crate::model::{NodeId, TaskIndex, TaskState};
-use crate::register::{Block, BlockSeen, Memory, Order as DiskOrder};
+use crate::register::{Block, Compared, Memory, Order as DiskOrder, Seen};
 use crate::time::Instant;
 
 /// A fact the engine is told. By value, frame and all: a box would be an allocation for each frame.
@@ -53,15 +53,14 @@ pub enum Event {
         /// Why, for people.
         reason: String,
     },
-    /// A read of all register blocks has ended.
+    /// A read of the register has ended.
     DiskRead {
         /// Before the read was issued.
         begun: Instant,
         /// After it had returned.
         ended: Instant,
-        /// What it saw, by node index, slots of nodes that are not configured included; `None` if
-        /// nothing changed since the read before.
-        blocks: Option<Vec<BlockSeen>>,
+        /// What it saw; `None` if nothing changed since the read before.
+        seen: Option<Seen>,
     },
     /// A read of the register blocks has failed.
     DiskReadFailed {
@@ -77,6 +76,13 @@ pub enum Event {
     DiskWriteFailed {
         /// After it had returned.
         at: Instant,
+    },
+    /// The change of the record that was ordered has ended.
+    DiskCompared {
+        /// After it had returned.
+        at: Instant,
+        /// How.
+        outcome: Compared,
     },
     /// The node's own file was read, or cannot be.
     Remembered {
@@ -133,7 +139,7 @@ pub enum Action {
     Send(Frame),
     /// Send this packet on every network link, with the link's own number in it. May be lost.
     Mail(Packet),
-    /// Read or write the register's blocks.
+    /// Read or change the register.
     Disk(DiskOrder),
     /// Put this record of the node's own votes into its file.
     Keep(Block),

@@ -223,6 +223,12 @@ pub(super) fn trouble_words(trouble: Trouble) -> String {
     match trouble {
         Trouble::ReadFailed => "the register's disk cannot be read".into(),
         Trouble::Damaged(nodes) => format!("the register blocks of nodes {nodes:?} are damaged"),
+        Trouble::RecordDamaged => "the register's record on the disk is damaged".into(),
+        Trouble::ValueLost => {
+            "what the register's record on the disk names is not there, and this node does not \
+             know it"
+                .into()
+        }
         Trouble::WriteFailed => "the register's disk cannot be written".into(),
         Trouble::Foreign => {
             "somebody else writes this node's register block: a second node with this id?".into()

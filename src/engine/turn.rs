@@ -42,6 +42,7 @@ impl Engine {
             | Event::DiskReadFailed { .. }
             | Event::DiskWritten { .. }
             | Event::DiskWriteFailed { .. }
+            | Event::DiskCompared { .. }
             | Event::Remembered { .. }
             | Event::Kept { .. }
             | Event::KeepFailed { .. } => self.take_in_storage(event),
@@ -66,13 +67,9 @@ impl Engine {
     /// What became of the disk's reads and writes, and of the node's own file.
     fn take_in_storage(&mut self, event: Event) {
         match event {
-            Event::DiskRead {
-                begun,
-                ended,
-                blocks,
-            } => {
-                if let Some(blocks) = blocks {
-                    self.blocks = blocks;
+            Event::DiskRead { begun, ended, seen } => {
+                if let Some(seen) = seen {
+                    self.disk_seen = seen;
                 }
                 if !self.disk_answers() {
                     // It hung, or failed: what happened on the disk meanwhile was not seen.
@@ -81,14 +78,9 @@ impl Engine {
                 self.last_read = self.last_read.max(Some(begun));
                 self.read_since.get_or_insert(begun);
                 self.read_ok = true;
-                let blocks = std::mem::take(&mut self.blocks);
-                let event = register::Event::ReadDone {
-                    begun,
-                    ended,
-                    blocks: &blocks,
-                };
+                let seen = &self.disk_seen;
+                let event = register::Event::ReadDone { begun, ended, seen };
                 self.register.handle(self.now, event);
-                self.blocks = blocks;
             }
             Event::DiskReadFailed { begun } => {
                 self.read_ok = false;
@@ -103,6 +95,10 @@ impl Engine {
             Event::DiskWriteFailed { at } => {
                 self.register
                     .handle(self.now, register::Event::WriteFailed { at });
+            }
+            Event::DiskCompared { at, outcome } => {
+                self.register
+                    .handle(self.now, register::Event::Compared { at, outcome });
             }
             Event::Remembered { memory, trouble } => self.on_remembered(&memory, trouble),
             Event::Kept { .. } => self.register.handle(self.now, register::Event::Kept),
@@ -176,10 +172,17 @@ impl Engine {
             self.on_news(news);
         }
         while let Some(order) = self.register.poll_order() {
-            if matches!(order, register::Order::Write(_)) && self.id_in_use() {
+            let refusal = match order {
+                register::Order::Read => None,
+                register::Order::Write(_) => Some(register::Event::WriteFailed { at: self.now }),
+                register::Order::CompareAndWrite(_) => Some(register::Event::Compared {
+                    at: self.now,
+                    outcome: register::Compared::Unclear,
+                }),
+            };
+            if let Some(event) = refusal.filter(|_| self.id_in_use()) {
                 // The block is somebody else's too: only its one owner may write it.
-                self.register
-                    .handle(self.now, register::Event::WriteFailed { at: self.now });
+                self.register.handle(self.now, event);
                 continue;
             }
             self.act(Action::Disk(order));

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::counters::{Count, Counters};
 use crate::frame::Frame;
 use crate::mldc::Packet;
-use crate::register::{Block, Order};
+use crate::register::{Block, Change, Order};
 
 /// Packets that may wait for a link: six of the longest messages. When it is full the oldest goes.
 pub const MAIL_MAX: usize = 64;
@@ -29,9 +29,10 @@ pub struct LinkHandle {
     pub(super) ended: Receiver<()>,
 }
 
-/// A write was ordered while another one had not been taken up: the register never does that.
+/// A write or a change was ordered while another one had not been taken up: the register never does
+/// that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a write of the register block is already waiting for the disk")]
+#[error("a write of the register is already waiting for the disk")]
 pub struct OrderRefused;
 
 impl LinkHandle {
@@ -65,18 +66,21 @@ impl LinkHandle {
         self.inbox.wake();
     }
 
-    /// Has the register's blocks read or the own one written; a network link ignores it. A read
-    /// that is ordered while a read or a write waits is the same as that one's read. Never blocks.
+    /// Has the register read, the own block written or the record changed; a network link ignores
+    /// it. A read that is ordered while a read or a write waits is the same as that one's read.
+    /// Never blocks.
     ///
     /// # Errors
     ///
-    /// A write is waiting already.
+    /// A write or a change is waiting already.
     pub fn order(&self, order: Order) -> Result<(), OrderRefused> {
         let mut work = self.inbox.work.lock();
         match order {
             Order::Read => work.read = true,
             Order::Write(_) if work.write.is_some() => return Err(OrderRefused),
             Order::Write(block) => work.write = Some(block),
+            Order::CompareAndWrite(_) if work.change.is_some() => return Err(OrderRefused),
+            Order::CompareAndWrite(change) => work.change = Some(change),
         }
         drop(work);
         self.inbox.wake();
@@ -126,7 +130,9 @@ pub(super) struct Work {
     pub(super) mail: VecDeque<Packet>,
     /// The own block to write; a read follows it.
     pub(super) write: Option<Block>,
-    /// All blocks are to be read.
+    /// The record to change.
+    pub(super) change: Option<Change>,
+    /// The register is to be read.
     pub(super) read: bool,
     /// After the frame: tell that all has been heard.
     pub(super) tell_drained: bool,
@@ -134,7 +140,8 @@ pub(super) struct Work {
 
 impl Work {
     pub(super) fn is_empty(&self) -> bool {
-        self.frame.is_none() && self.mail.is_empty() && self.write.is_none() && !self.read
+        let writes = self.write.is_some() || self.change.is_some();
+        self.frame.is_none() && self.mail.is_empty() && !writes && !self.read
     }
 }
 
@@ -168,6 +175,7 @@ impl Inbox {
             frame: work.frame.take(),
             mail: std::mem::take(&mut work.mail),
             write: None,
+            change: None,
             read: false,
             tell_drained: std::mem::take(&mut work.tell_drained),
         }

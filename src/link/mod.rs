@@ -41,7 +41,7 @@ use std::path::PathBuf;
 use mio::{Registry, Token};
 
 pub use counters::{Count, Counters};
-pub use disk::{AreaDisk, DiskProbe, Measured, ProbeError, probe_disk};
+pub use disk::{AreaDisk, CannotCompare, DiskProbe, LogicalUnit, Measured, ProbeError, probe_disk};
 pub use ethernet::group_mac;
 pub use handle::{LinkHandle, MAIL_MAX, OrderRefused};
 pub use latency::{Latency, LatencySeen};
@@ -51,7 +51,7 @@ use crate::config::{Config, LinkConfig, LinkKind};
 use crate::frame::{Frame, Keyring};
 use crate::mldc::Packet;
 use crate::model::{ClusterId, Incarnation, NodeId};
-use crate::register::Block;
+use crate::register::{Block, Change};
 use crate::time::Instant;
 use outlet::Outlet;
 
@@ -129,9 +129,12 @@ trait Link {
     /// Takes in all that is there and tells it.
     fn recv(&mut self, scope: Scope, out: &mut Outlet) -> Received;
 
-    /// Sends a frame or a packet, or writes the register block and tells what came of it. What
-    /// cannot leave is counted and forgotten.
+    /// Sends a frame or a packet, or writes or changes the register and tells what came of it.
+    /// What cannot leave is counted and forgotten.
     fn send(&mut self, load: Load<'_>, out: &mut Outlet);
+
+    /// After each write of the register block the register wants a read: no need to be asked.
+    fn reads_after_write(&self) -> bool;
 
     /// Whether it works, and why; changes in all three calls.
     fn state(&self) -> &State;
@@ -145,6 +148,8 @@ enum Load<'a> {
     Packet(&'a Packet),
     /// This node's register block; only a disk takes it.
     Block(&'a Block),
+    /// A change of the register's record; only a disk takes it.
+    Change(&'a Change),
 }
 
 /// How far a [`Link::recv`] looks; a network has no far end.

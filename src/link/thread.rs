@@ -119,7 +119,10 @@ fn turn(link: &mut dyn Link, work: &Work, traffic: bool, out: &mut Outlet) -> bo
     if let Some(block) = &work.write {
         link.send(Load::Block(block), out);
     }
-    if work.write.is_some() || work.read {
+    if let Some(change) = &work.change {
+        link.send(Load::Change(change), out);
+    }
+    if work.read || work.write.is_some() && link.reads_after_write() {
         received = link.recv(Scope::All, out);
     } else if traffic || !work.mail.is_empty() {
         // A stream of mail leaves no time to wait for traffic.

@@ -8,7 +8,7 @@ use crate::engine::{Action, Event, Found, PowerOutcome, Report, TaskSetup};
 use crate::frame::Frame;
 use crate::mldc::{Origin, split};
 use crate::model::{Incarnation, NodeId, NodeSet};
-use crate::register::{Block, BlockSeen, Memory};
+use crate::register::{Block, BlockSeen, Memory, Seen};
 use crate::time::Span;
 
 /// Large enough for a short run.
@@ -80,7 +80,7 @@ fn events() -> Vec<Event> {
         Event::DiskRead {
             begun: Instant(1_000_000_000),
             ended: Instant(1_000_100_000),
-            blocks: Some(vec![BlockSeen::Good(block), BlockSeen::Blank]),
+            seen: Some(Seen::Blocks(vec![BlockSeen::Good(block), BlockSeen::Blank])),
         },
         Event::Frame {
             link: 1,

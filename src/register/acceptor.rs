@@ -8,6 +8,10 @@
 //! The node's own disk ballots raise it in memory at once, when their write is ordered: their place
 //! on the disk is the own block. Only what others are told must be in the file first, for they
 //! build on it whatever becomes of this node.
+//!
+//! Where the disk has a voice of its own (compare-and-write) a disk ballot is only *held*: until its
+//! change can land no more nothing lower is promised or accepted. What the disk has accepted this
+//! node accepts when it sees it.
 
 use std::sync::Arc;
 
@@ -37,6 +41,10 @@ pub(super) struct Acceptor {
     /// The same of the record that is on its way there.
     keeping: Option<(Ballot, Ballot)>,
     due: Option<Due>,
+    /// Ballot of this node's own change of the record, while that may land.
+    held: Ballot,
+    /// A change by an earlier life may land, of a ballot that nobody remembers.
+    past_open: bool,
 }
 
 impl Acceptor {
@@ -91,7 +99,36 @@ impl Acceptor {
 
     /// Can it answer others?
     pub(super) fn votes(&self) -> bool {
-        self.recovered && !matches!(self.memory, Memory::Unable)
+        self.recovered && !self.past_open && !matches!(self.memory, Memory::Unable)
+    }
+
+    /// Nothing below this may be promised or accepted.
+    pub(super) fn promised(&self) -> Ballot {
+        self.state.mbal.max(self.held)
+    }
+
+    /// Changes of the record by earlier lives may land yet, or not any more.
+    pub(super) fn set_past_open(&mut self, open: bool) {
+        self.past_open = open;
+    }
+
+    /// The node begins to change the record itself.
+    pub(super) fn hold(&mut self, ballot: Ballot) {
+        assert!(ballot > self.promised(), "an own ballot is a new one");
+        self.held = ballot;
+    }
+
+    /// No own change of the record can land any more.
+    pub(super) fn release(&mut self) {
+        self.held = Ballot::NONE;
+    }
+
+    /// The disk has accepted this. Says whether this node has now, too.
+    pub(super) fn see(&mut self, bal: Ballot, value: &Value) -> bool {
+        if bal > self.state.bal && bal >= self.promised() {
+            self.accept(bal, value.clone());
+        }
+        bal == self.state.bal
     }
 
     /// The node itself begins a ballot.
@@ -103,7 +140,7 @@ impl Acceptor {
     /// The node itself accepts a value, in a ballot that nothing higher was promised to.
     pub(super) fn accept(&mut self, ballot: Ballot, value: Value) {
         assert!(
-            ballot >= self.state.mbal,
+            ballot >= self.promised(),
             "nothing is accepted against a promise"
         );
         let state = Arc::make_mut(&mut self.state);
@@ -112,7 +149,7 @@ impl Acceptor {
 
     /// Somebody, or this node over the network, asks for a promise.
     pub(super) fn asked_to_promise(&mut self, from: NodeId, ballot: Ballot) {
-        if ballot > self.state.mbal {
+        if ballot > self.promised() {
             Arc::make_mut(&mut self.state).mbal = ballot;
         }
         self.owe(from, ballot, Stage::Promise);
@@ -121,7 +158,7 @@ impl Acceptor {
     /// Somebody, or this node over the network, asks to accept.
     pub(super) fn asked_to_accept(&mut self, from: NodeId, ballot: Ballot, value: &Value) {
         let accepted = self.state.bal == ballot;
-        if ballot >= self.state.mbal && !accepted {
+        if ballot >= self.promised() && !accepted {
             self.accept(ballot, value.clone());
         }
         self.owe(from, ballot, Stage::Accept);
@@ -165,8 +202,9 @@ impl Acceptor {
     pub(super) fn poll_answer(&mut self) -> Option<(NodeId, Message)> {
         let Due { to, ballot, stage } = self.due?;
         let state = &self.state;
-        let answer = if state.mbal > ballot {
-            let mbal = state.mbal;
+        let promised = self.promised();
+        let answer = if promised > ballot {
+            let mbal = promised;
             Message::Refused { ballot, mbal }
         } else {
             if self.kept != (state.mbal, state.bal) {

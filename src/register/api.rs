@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{NodeId, NodeSet};
 use crate::time::Instant;
 
-use super::{Block, Message, Value};
+use super::{Block, Change, Compared, Message, RecordSeen, Value};
 
 /// One node's block as one read of the disk shows it. Between the beginning and the end of the
 /// read the block had this content; a write that was finished before the read began is in it.
@@ -24,6 +24,16 @@ pub enum BlockSeen {
     Damaged,
 }
 
+/// What one read of the disk shows: which it is, the area was formatted for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Seen {
+    /// By Disk Paxos: every slot of the disk, by node index; also those of nodes that are not
+    /// configured (any more), for the newest value may stand in such a one.
+    Blocks(Vec<BlockSeen>),
+    /// By compare-and-write: the record, and the value that it names.
+    Record(RecordSeen),
+}
+
 /// What has happened. The instants are taken by the thread that does the I/O, `begun` before the
 /// call is issued, `ended` and `at` after it has returned; so they bracket the I/O whatever
 /// the event's way through queues took.
@@ -35,9 +45,8 @@ pub enum Event<'a> {
         begun: Instant,
         /// After it had returned.
         ended: Instant,
-        /// Every slot of the disk, by node index: also those of nodes that are not configured (any
-        /// more), for the newest value may stand in such a one.
-        blocks: &'a [BlockSeen],
+        /// What it shows.
+        seen: &'a Seen,
     },
     /// A read has failed as a whole.
     ReadFailed {
@@ -54,6 +63,14 @@ pub enum Event<'a> {
     WriteFailed {
         /// After it had returned.
         at: Instant,
+    },
+    /// The ordered change of the record has ended. Unlike a write it may be done even after that,
+    /// if its outcome is unclear.
+    Compared {
+        /// After it had returned.
+        at: Instant,
+        /// How.
+        outcome: Compared,
     },
     /// Another node's register speaks. What its node cannot have said is dropped.
     Heard {
@@ -96,14 +113,17 @@ pub enum Memory {
     Lost,
 }
 
-/// What to do on the disk. At most one of each is under way.
+/// What to do on the disk. At most one read, and one of the others, is under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
     /// Begin a read of all blocks now. Any read begun after the order was polled answers it, so the
     /// heartbeat's next read may serve; after a failure or an unlucky overlap it is ordered again.
     Read,
-    /// Write this node's own block, durably, into the copy that `writes` names.
+    /// Write this node's own block, durably: into the copy that does not hold the newest good one,
+    /// or, where there is a record, into the one that `writes` names (even A, odd B).
     Write(Block),
+    /// Change the record, if it is what is expected: one command, sent once.
+    CompareAndWrite(Change),
 }
 
 /// What the caller should know.
@@ -167,13 +187,18 @@ pub enum Trouble {
     ReadFailed,
     /// These nodes' blocks cannot be read or make no sense: no proof, no change until they can.
     Damaged(NodeSet),
+    /// The record is damaged: no proof, no change until it can be read.
+    RecordDamaged,
+    /// The record is good, but the value that it names is not where it should be, and this node
+    /// does not know it. A node that does stores it anew.
+    ValueLost,
     /// The latest write failed and is not on the disk.
     WriteFailed,
     /// The own block is not what was written: a lost write, a late write of an earlier life, or a
     /// second node with this id. This register writes nothing any more; needs a human.
     Foreign,
-    /// The disk, or another node, shows an older or another value than the one known as decided: a
-    /// restored backup, a wrong disk. This register writes nothing any more; needs a human.
+    /// The disk, or another node, shows an older or another value than the one known as decided, or
+    /// the disk an older record: a restored backup, a wrong disk. This register writes nothing any more; needs a human.
     WentBack,
     /// The node's own file is there but cannot be read. This register takes part in nothing until
     /// the daemon is started with a file that can; needs a human.

@@ -2,8 +2,9 @@
 //!
 //! A pure state machine: it orders reads and writes, is told how they ended, and says what it
 //! knows. One lives in each node, in the thread that decides. The medium is one shared disk with a
-//! block per node that only this node writes ([Disk Paxos], Gafni and Lamport 2003), and all nodes
-//! together while that disk is away. The rule for values is that of CASPaxos (Rystsov 2018): a
+//! block per node that only this node writes ([Disk Paxos], Gafni and Lamport 2003) or, where the
+//! disk can, with one sector that changes by compare-and-write, and all nodes together while that
+//! disk is away. The rule for values is that of CASPaxos (Rystsov 2018): a
 //! ballot proposes either a successor of the newest value it found, or that value again.
 //!
 //! ```text
@@ -64,6 +65,56 @@
 //!     voice in.
 //! 12. Whoever finds the disk behind its own voice brings it there by a ballot, with a jitter.
 //!
+//! # By compare-and-write
+//!
+//! Where the disk can, its voice is one sector, the *image*: in which ballot it has accepted which
+//! value, and in whose block that value stands ([`Record`]). It changes by SCSI COMPARE AND WRITE
+//! only (SBC-4 5.3), so one command is the disk's promise and its acceptance at once.
+//!
+//! ```text
+//!   ──┬─────────────────────────┬────────────────────────────────────────────┬──────▶
+//!     hold b; value of the      COMPARE AND WRITE: if the image is E, then    done, and nothing
+//!     higher bal of image E     {E's number + 1, b, place, hash of value}     above b promised:
+//!     and own voice, or its                                                   own voice accepts,
+//!     successor, to own block                                                 decided
+//! ```
+//!
+//! Two operations instead of four, and none of them a read: whether E is still the image, the
+//! command finds out itself. Acceptors are the disk and each node; quorums are **the disk and any
+//! one node**, and **all nodes**; any two have a member in common.
+//!
+//! 13. *An image never repeats*, for its number rises by one. A command is done at most once, and
+//!     only while its E is the image: late, doubled or of an earlier life, it does not matter when
+//!     it comes, only whether. A refusal of a command that was sent once is final.
+//! 14. *Ballot b's first quorum is the disk and the asker.* The disk promises and accepts in one
+//!     moment, and there its last accepted ballot is E's, which the value was chosen by. The asker
+//!     *holds* b from the choice on, until the command can be done no more: it promises and accepts
+//!     nothing below. So 2 holds: a value accepted in b descends from every value chosen below b.
+//! 15. *The asker accepts after the disk*, not before: until the disk has promised b somebody else's
+//!     lower ballot may be chosen there, and a voice for b would outbid it. If the asker promises
+//!     more while the command is under way, it does not accept b; b may still be chosen by others.
+//! 16. *Whoever reads the image accepts it*, unless it has promised more; then the disk and this
+//!     node have accepted the same ballot, which is a quorum: the value is decided, and **one read
+//!     teaches it**. Nothing needs to be written: after a restart a node is silent until it has
+//!     read the disk again, which shows the same ballot or a higher one; and a promise that
+//!     forbids to accept that is in the file, with what was accepted before it.
+//! 17. *The hold is lost in a crash* and the command may be done yet. So a node begins each life by
+//!     giving the image another number and nothing else ([`Order::CompareAndWrite`] with the same
+//!     ballot and value), or sees that somebody has changed it: no older command can be done any
+//!     more. Before that it answers nobody, stores nothing and begins no ballot.
+//! 18. *After an unclear outcome* a read tells: the new image is there, or another, or still E. In
+//!     the last case the command may be done yet, and E is given another number first, as in 17.
+//! 19. *What an image names stays.* A value is stored in that copy of the own block which the image
+//!     does not name, while no command of this node can be done; only such a command could bring
+//!     the other copy into an image that is not known yet. Should a late plain write of an earlier
+//!     life destroy it all the same, the hash tells, nobody takes it for the value, and whoever
+//!     knows the value stores it anew.
+//! 20. *Proof*: a successor chosen before the read began was accepted by the disk, and the image
+//!     shows it or a descendant, or by all nodes, and so by this one.
+//!
+//! Points 7, 8, 11 and 12 hold as they are; a network ballot has the promise of every node, so of
+//! the one that has accepted a lower disk ballot with the disk (14, 16) or will not any more.
+//!
 //! What can go wrong is in [`Trouble`]. What no protocol on plain writes survives is a write that
 //! lands after its node has read the block again (an earlier life's, or one the array kept): the
 //! caller must make sure that an earlier daemon has exited, which it cannot while its I/O is under
@@ -78,13 +129,16 @@ mod api;
 mod message;
 mod own;
 mod paxos;
+mod record;
 mod scan;
+mod shared;
 mod value;
 
 #[cfg(test)]
 mod tests;
 
-pub use api::{BlockSeen, Event, Memory, News, Order, Refused, Trouble};
+pub use api::{BlockSeen, Event, Memory, News, Order, Refused, Seen, Trouble};
 pub use message::{MESSAGE_LEN_MAX, Message, MessageError};
 pub use paxos::{MAIL_MAX, Register};
+pub use record::{Change, Compared, Place, Record, RecordSeen};
 pub use value::{Ballot, Block, VALUE_MAX, Value};

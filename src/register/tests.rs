@@ -70,15 +70,9 @@ impl Table {
 
     fn read_begun(&mut self, begun: Instant) {
         let ended = self.step();
-        let blocks = self.blocks.clone();
-        self.register.handle(
-            ended,
-            Event::ReadDone {
-                begun,
-                ended,
-                blocks: &blocks,
-            },
-        );
+        let seen = &Seen::Blocks(self.blocks.clone());
+        let event = Event::ReadDone { begun, ended, seen };
+        self.register.handle(ended, event);
     }
 
     /// The orders that are due, writes not done yet.
@@ -89,7 +83,7 @@ impl Table {
     fn ordered_write(&mut self) -> Option<Block> {
         self.orders().into_iter().find_map(|order| match order {
             Order::Write(block) => Some(block),
-            Order::Read => None,
+            Order::Read | Order::CompareAndWrite(_) => None,
         })
     }
 
@@ -319,15 +313,9 @@ fn plain_reads_teach_only_what_is_certain() {
                 mbal => block(1, mbal, Ballot::NONE, Value::default()),
             };
             let (begun, ended) = (at(begun), at(ended));
-            let blocks = table.blocks.clone();
-            table.register.handle(
-                ended,
-                Event::ReadDone {
-                    begun,
-                    ended,
-                    blocks: &blocks,
-                },
-            );
+            let seen = &Seen::Blocks(table.blocks.clone());
+            let event = Event::ReadDone { begun, ended, seen };
+            table.register.handle(ended, event);
         }
         assert_eq!(table.register.known().epoch == 4, learned, "row {row}");
         let proof = News::Proof {
@@ -511,19 +499,14 @@ fn a_ballot_on_the_disk_is_ended_though_its_proposal_is_answered() {
     let other = ballot(3, 2);
     table.blocks[1] = block(2, other, other, value(1, 22));
     table.read();
-    let (begun, blocks) = (table.step(), table.blocks.clone());
+    let (begun, seen) = (table.step(), &Seen::Blocks(table.blocks.clone()));
     assert!(
         table.write().mbal < other,
         "ordered before the other one was seen"
     );
-    table.register.handle(
-        table.now,
-        Event::ReadDone {
-            begun,
-            ended: table.now,
-            blocks: &blocks,
-        },
-    );
+    let ended = table.now;
+    let event = Event::ReadDone { begun, ended, seen };
+    table.register.handle(ended, event);
     let lost = News::Lost {
         current: value(1, 22),
         unclear: false,

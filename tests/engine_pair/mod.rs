@@ -8,7 +8,7 @@ use standfast::engine::{Action, Engine, Event, Found, Order, Report, Setup, Task
 use standfast::frame::Frame;
 use standfast::model::{Incarnation, NodeId, NodeSet, TASKS_MAX};
 use standfast::record::{Start, Tape};
-use standfast::register::{BlockSeen, Order as DiskOrder};
+use standfast::register::{BlockSeen, Order as DiskOrder, Seen};
 use standfast::time::{Instant, Span};
 
 /// A record of a run, in memory of this process.
@@ -126,15 +126,8 @@ impl Pair {
 
     fn read(&mut self, i: usize) {
         let (begun, ended) = (self.now, self.now);
-        let blocks = Some(self.blocks.clone());
-        self.tell(
-            i,
-            Event::DiskRead {
-                begun,
-                ended,
-                blocks,
-            },
-        );
+        let seen = Some(Seen::Blocks(self.blocks.clone()));
+        self.tell(i, Event::DiskRead { begun, ended, seen });
     }
 
     fn tell(&mut self, i: usize, event: Event) {
@@ -181,6 +174,7 @@ impl Pair {
                 let at = self.now;
                 self.tell(i, Event::DiskWritten { at });
             }
+            Action::Disk(DiskOrder::CompareAndWrite(_)) => panic!("this disk has no record"),
             Action::Order(Order::Start { op, task, .. } | Order::Stop { op, task, .. }) => {
                 let failure = None;
                 self.tell(i, Event::Report(Report::Done { op, task, failure }));

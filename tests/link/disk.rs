@@ -9,7 +9,7 @@ use std::thread;
 use standfast::engine::Event;
 use standfast::frame::Keyring;
 use standfast::link::{AreaDisk, Count, Medium, OrderRefused, probe_disk};
-use standfast::register::{Ballot, Block, BlockSeen, Order, Value};
+use standfast::register::{Ballot, Block, BlockSeen, Order, Seen, Value};
 use standfast::storage::area::{
     FormatOptions, Geometry, SLOT_LEN, Side, area_bytes, format, newest_block, read_header,
 };
@@ -67,6 +67,7 @@ impl SharedDisk {
             nonce: [5; 16],
             block_size,
             nodes_max: PLACES,
+            medium: standfast::storage::area::Medium::Paxos,
         };
         format(&disk, &options, keyring).expect("formatted");
     }
@@ -170,22 +171,25 @@ fn block(id: u8, writes: u64) -> Block {
 
 fn read(station: &Station) -> (Instant, Option<Vec<BlockSeen>>) {
     station.wait("a read", |event| match event {
-        Event::DiskRead {
-            begun,
-            ended,
-            blocks,
-        } => {
+        Event::DiskRead { begun, ended, seen } => {
             assert!(begun <= ended);
-            Some((begun, blocks))
+            Some((begun, seen.map(blocks)))
         }
         _ => None,
     })
 }
 
+fn blocks(seen: Seen) -> Vec<BlockSeen> {
+    match seen {
+        Seen::Blocks(blocks) => blocks,
+        Seen::Record(_) => panic!("this area has no record"),
+    }
+}
+
 /// The next read that shows other blocks than the one before.
 fn news(station: &Station) -> Vec<BlockSeen> {
     station.wait("changed blocks", |event| match event {
-        Event::DiskRead { blocks, .. } => blocks,
+        Event::DiskRead { seen, .. } => seen.map(blocks),
         _ => None,
     })
 }

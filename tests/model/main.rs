@@ -10,6 +10,7 @@ mod handover;
 mod lease;
 mod mixed;
 mod path;
+mod record;
 mod register;
 mod rejoin;
 

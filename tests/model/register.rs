@@ -18,7 +18,9 @@ mod print;
 use std::hash::{Hash, Hasher};
 
 use standfast::model::{NodeId, NodeSet};
-use standfast::register::{Block, BlockSeen, Event, Memory, News, Order, Register, Trouble, Value};
+use standfast::register::{
+    Block, BlockSeen, Event, Memory, News, Order, Register, Seen, Trouble, Value,
+};
 use standfast::time::{Instant, Span};
 use stateright::{Model, Property};
 
@@ -198,6 +200,7 @@ impl<const N: usize> OneDisk<N> {
         while let Some(order) = register.poll_order() {
             match order {
                 Order::Read => node.read_ordered = true,
+                Order::CompareAndWrite(_) => unreachable!("this disk has no record"),
                 Order::Write(block) => {
                     assert!(node.write.is_none(), "two writes at once");
                     node.write = Some(Write {
@@ -317,12 +320,9 @@ impl<const N: usize> OneDisk<N> {
             Some(block) if block.writes > 0 => BlockSeen::Good(block),
             Some(_) | None => BlockSeen::Blank,
         };
-        let blocks = read.seen.map(shown);
-        let event = Event::ReadDone {
-            begun: read.begun,
-            ended: Instant(node.clock),
-            blocks: &blocks,
-        };
+        let seen = &Seen::Blocks(read.seen.map(shown).into());
+        let (begun, ended) = (read.begun, Instant(node.clock));
+        let event = Event::ReadDone { begun, ended, seen };
         self.feed(state, at, event, Some(read.decided));
     }
 

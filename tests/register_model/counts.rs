@@ -19,6 +19,12 @@ pub(crate) struct Counts {
     pub(crate) away: u64,
     pub(crate) mail: u64,
     pub(crate) by_all: u64,
+    /// Of the record: changes done, refused, unclear, done after they were given up, sent twice.
+    pub(crate) changed: u64,
+    pub(crate) refused: u64,
+    pub(crate) unclear: u64,
+    pub(crate) late: u64,
+    pub(crate) doubled: u64,
 }
 
 impl AddAssign for Counts {
@@ -37,6 +43,11 @@ impl AddAssign for Counts {
         self.away += other.away;
         self.mail += other.mail;
         self.by_all += other.by_all;
+        self.changed += other.changed;
+        self.refused += other.refused;
+        self.unclear += other.unclear;
+        self.late += other.late;
+        self.doubled += other.doubled;
     }
 }
 
@@ -58,6 +69,11 @@ impl Counts {
             self.away,
             self.mail,
             self.by_all,
+            self.changed,
+            self.refused,
+            self.unclear,
+            self.late,
+            self.doubled,
         ];
         assert!(all.iter().all(|count| *count > 0), "{self:?}");
     }

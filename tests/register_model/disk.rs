@@ -1,26 +1,33 @@
-//! The disk: two copies of each node's block, written in turn, either of which may be torn.
+//! The disk: two copies of each node's block, written in turn, either of which may be torn; and the
+//! record, where the register is changed by compare-and-write.
 
-use standfast::register::{Ballot, Block, BlockSeen};
+use standfast::register::{Ballot, Block, BlockSeen, Change, Compared, Record, RecordSeen, Value};
 
 /// One of the two copies.
 #[derive(Clone)]
-enum Copy {
+pub(crate) enum Copy {
     Valid(Block),
     Torn,
 }
 
+/// Both copies of all nodes.
+pub(crate) type Copies = Vec<[Copy; 2]>;
+
 /// All slots.
 pub(crate) struct Disk {
-    slots: Vec<[Copy; 2]>,
+    slots: Copies,
+    /// None where the area was formatted for Disk Paxos.
+    record: Option<Record>,
     /// Highest `mbal` and `bal` that each slot has shown.
     marks: Vec<(Ballot, Ballot)>,
 }
 
 impl Disk {
-    pub(crate) fn new(nodes: usize) -> Disk {
+    pub(crate) fn new(nodes: usize, has_record: bool) -> Disk {
         let blank = [Copy::Valid(Block::default()), Copy::Valid(Block::default())];
         Disk {
             slots: vec![blank; nodes],
+            record: has_record.then(Record::default),
             marks: vec![(Ballot::NONE, Ballot::NONE); nodes],
         }
     }
@@ -57,8 +64,58 @@ impl Disk {
         self.check(slot);
     }
 
-    /// A block never goes back, neither by a write nor by a torn one.
+    pub(crate) fn record(&self) -> Option<Record> {
+        self.record
+    }
+
+    pub(crate) fn copies(&self) -> Copies {
+        self.slots.clone()
+    }
+
+    /// What a read makes of the record and of copies that it saw at another moment; nothing if it
+    /// has to look once more.
+    pub(crate) fn resolve(record: Record, copies: &Copies) -> Option<RecordSeen> {
+        let Some(place) = record.place else {
+            let blank = record.count == 0;
+            let empty = RecordSeen::Good(record, Value::default());
+            return Some(if blank { RecordSeen::Blank } else { empty });
+        };
+        match &copies[place.node.index()][place.writes as usize % 2] {
+            Copy::Valid(block) if block.writes == place.writes && record.names(&block.value) => {
+                Some(RecordSeen::Good(record, block.value.clone()))
+            }
+            Copy::Valid(_) | Copy::Torn => None,
+        }
+    }
+
+    /// One COMPARE AND WRITE. What it names is whole by then.
+    pub(crate) fn execute(&mut self, change: &Change) -> Compared {
+        if self.record != Some(change.expected) {
+            return Compared::Miscompare;
+        }
+        assert!(
+            change.new.bal >= change.expected.bal,
+            "the record went back"
+        );
+        assert_eq!(
+            change.new.count,
+            change.expected.count + 1,
+            "a number is left out"
+        );
+        assert!(change.new.makes_sense(), "{:?}", change.new);
+        self.record = Some(change.new);
+        self.check(0);
+        Compared::Done
+    }
+
+    /// A block never goes back, neither by a write nor by a torn one; and what the record names is
+    /// always there.
     fn check(&mut self, slot: usize) {
+        if let Some(record) = self.record {
+            let seen = Disk::resolve(record, &self.slots);
+            assert!(seen.is_some(), "what the record names is gone: {record:?}");
+            return;
+        }
         let block = self.block(slot).expect("both copies of a block are gone");
         let (mbal, bal) = self.marks[slot];
         assert!(

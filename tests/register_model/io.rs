@@ -1,9 +1,10 @@
 //! Reads and writes of the disk, each a few steps long.
 
-use standfast::register::{Block, BlockSeen, Event};
+use standfast::register::{Block, BlockSeen, Change, Compared, Event, Record, RecordSeen, Seen};
 use standfast::time::Instant;
 
-use crate::world::{IO, Read, Step, World, Write};
+use crate::disk::Disk;
+use crate::world::{Changing, HEARTBEAT, IO, Read, Step, World, Write};
 
 impl World {
     pub(crate) fn issue_read(&mut self, index: usize) {
@@ -23,12 +24,19 @@ impl World {
             begun: self.now,
             fails,
             blocks,
+            record: None,
+            copies: None,
         });
     }
 
     pub(crate) fn sample(&mut self, index: usize, read: u64, slot: usize) {
         let rate = self.faults.damage;
         let damaged = self.fault(rate);
+        if let Some(record) = self.disk.record() {
+            let seen = (!damaged).then_some(record);
+            self.sample_record((index, read), slot, seen);
+            return;
+        }
         self.counts.damaged += u64::from(damaged);
         let seen = if damaged {
             BlockSeen::Damaged
@@ -54,15 +62,42 @@ impl World {
         if read.fails {
             self.feed(index, Event::ReadFailed { begun });
         } else {
-            self.feed(
-                index,
-                Event::ReadDone {
-                    begun,
-                    ended,
-                    blocks: &read.blocks,
-                },
-            );
+            let seen = &match self.disk.record() {
+                None => Seen::Blocks(read.blocks),
+                Some(_) => Seen::Record(self.look(&read)),
+            };
+            self.feed(index, Event::ReadDone { begun, ended, seen });
         }
+    }
+
+    /// The record is read at one moment, all blocks at another.
+    fn sample_record(&mut self, (index, read): (usize, u64), slot: usize, seen: Option<Record>) {
+        let copies = (slot == 1).then(|| self.disk.copies());
+        let mut reads = self.nodes[index].reads.iter_mut();
+        let Some(read) = reads.find(|known| known.id == read) else {
+            return;
+        };
+        match slot {
+            0 => read.record = Some(seen),
+            1 => read.copies = copies,
+            _ => {}
+        }
+        self.counts.damaged += u64::from(slot == 0 && seen.is_none());
+    }
+
+    /// What the read has seen; if that does not fit together, what a second look at its end shows.
+    fn look(&self, read: &Read) -> RecordSeen {
+        let (Some(seen), Some(copies)) = (read.record, &read.copies) else {
+            return RecordSeen::Damaged;
+        };
+        let Some(record) = seen else {
+            return RecordSeen::Damaged;
+        };
+        Disk::resolve(record, copies).unwrap_or_else(|| {
+            let record = self.disk.record().expect("this disk has one");
+            let again = Disk::resolve(record, &self.disk.copies());
+            again.unwrap_or(RecordSeen::ValueLost(record))
+        })
     }
 
     pub(crate) fn issue_write(&mut self, index: usize, block: Block) {
@@ -111,7 +146,7 @@ impl World {
         if let Some(write) = known.filter(|write| write.lands) {
             write.landed = true;
             self.disk.land(index, write.block.clone());
-            if self.disk.is_decided(index) {
+            if self.disk.record().is_none() && self.disk.is_decided(index) {
                 self.chain.decide(write.block.value.id(), self.now);
             }
         }
@@ -129,5 +164,82 @@ impl World {
             Event::Written { at }
         };
         self.feed(index, event);
+    }
+
+    // ---- the record ----
+
+    /// A COMPARE AND WRITE that goes well is done between its beginning and its end. Otherwise it
+    /// is done then, or later, or never. Either may be done twice.
+    pub(crate) fn issue_change(&mut self, index: usize, change: Change) {
+        let under_way = self
+            .changes
+            .values()
+            .any(|known| known.waits_for == Some(index));
+        assert!(!under_way, "two changes at once");
+        self.numbers += 1;
+        let id = self.numbers;
+        let rate = self.faults.write_error;
+        let (away, hangs) = (self.is_away(index), self.chance(500));
+        let unclear = self.fault(rate) || away;
+        let (lands, mut back) = (self.below(IO) + 1, self.io());
+        if away && hangs {
+            back += self.nodes[index].away_until.saturating_sub(self.now);
+        }
+        let returns = lands + back;
+        if !unclear {
+            self.after(lands, index, Step::ChangeLands { change: id });
+        } else if self.chance(700) {
+            let when = if self.chance(500) {
+                lands
+            } else {
+                self.below(20 * HEARTBEAT)
+            };
+            self.after(when, index, Step::ChangeLands { change: id });
+        }
+        if self.chance(100) {
+            self.counts.doubled += 1;
+            let when = returns + self.below(5 * HEARTBEAT);
+            self.after(when, index, Step::ChangeLands { change: id });
+        }
+        self.after(returns, index, Step::ChangeReturns { change: id });
+        let known = Changing {
+            waits_for: Some(index),
+            change,
+            unclear,
+            outcome: None,
+        };
+        self.changes.insert(id, known);
+    }
+
+    pub(crate) fn change_lands(&mut self, id: u64) {
+        let Some(known) = self.changes.get_mut(&id) else {
+            return;
+        };
+        let outcome = self.disk.execute(&known.change);
+        let late = known.waits_for.is_none() && outcome == Compared::Done;
+        self.counts.late += u64::from(late);
+        known.outcome.get_or_insert(outcome);
+    }
+
+    pub(crate) fn change_returns(&mut self, index: usize, id: u64) {
+        let Some(known) = self.changes.get_mut(&id) else {
+            return;
+        };
+        if known.waits_for.take() != Some(index) {
+            return;
+        }
+        let done = known.outcome.unwrap_or(Compared::Unclear);
+        let outcome = if known.unclear {
+            Compared::Unclear
+        } else {
+            done
+        };
+        match outcome {
+            Compared::Done => self.counts.changed += 1,
+            Compared::Miscompare => self.counts.refused += 1,
+            Compared::Unclear => self.counts.unclear += 1,
+        }
+        let at = Instant(self.now);
+        self.feed(index, Event::Compared { at, outcome });
     }
 }

@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use standfast::model::{NodeId, NodeSet};
 use standfast::register::{
-    Ballot, Block, BlockSeen, Event, Memory, Message, News, Order, Register, Value,
+    Ballot, Block, BlockSeen, Change, Compared, Event, Memory, Message, News, Order, Record,
+    Register, Value,
 };
 use standfast::time::{Instant, Span};
 
 use crate::chain::{Chain, Id};
 use crate::counts::Counts;
-use crate::disk::Disk;
-use crate::network::Record;
+use crate::disk::{Copies, Disk};
+use crate::network::Record as FileRecord;
 
 /// An undisturbed I/O, or message, takes up to this.
 pub(crate) const IO: u64 = 200;
@@ -46,6 +47,8 @@ pub(crate) enum Step {
     WriteTears { write: u64 },
     WriteLands { write: u64 },
     WriteReturns { write: u64 },
+    ChangeLands { change: u64 },
+    ChangeReturns { change: u64 },
     MailArrives { mail: u64 },
     RecordLands { record: u64 },
     RecordReturns { record: u64 },
@@ -59,6 +62,18 @@ pub(crate) struct Read {
     pub(crate) begun: u64,
     pub(crate) fails: bool,
     pub(crate) blocks: Vec<BlockSeen>,
+    /// Of a disk with a record: that, unless it was damaged, and all blocks at another moment.
+    pub(crate) record: Option<Option<Record>>,
+    pub(crate) copies: Option<Copies>,
+}
+
+/// A change of the record that is under way or may come yet.
+pub(crate) struct Changing {
+    /// The node whose thread waits for it.
+    pub(crate) waits_for: Option<usize>,
+    pub(crate) change: Change,
+    pub(crate) unclear: bool,
+    pub(crate) outcome: Option<Compared>,
 }
 
 pub(crate) struct Write {
@@ -85,7 +100,7 @@ pub(crate) struct Node {
     pub(crate) epoch: u64,
     /// The node's own file, and what is on its way there.
     pub(crate) file: Option<Block>,
-    pub(crate) record: Option<Record>,
+    pub(crate) record: Option<FileRecord>,
     /// Until when its path to the disk is gone.
     pub(crate) away_until: u64,
 }
@@ -97,6 +112,7 @@ pub(crate) struct World {
     pub(crate) numbers: u64,
     pub(crate) nodes: Vec<Node>,
     pub(crate) disk: Disk,
+    pub(crate) changes: BTreeMap<u64, Changing>,
     pub(crate) chain: Chain,
     pub(crate) faults: Faults,
     pub(crate) counts: Counts,
@@ -115,7 +131,8 @@ impl World {
             steps: BinaryHeap::new(),
             numbers: 0,
             nodes: Vec::new(),
-            disk: Disk::new(0),
+            disk: Disk::new(0, false),
+            changes: BTreeMap::new(),
             chain: Chain::default(),
             faults: Faults::default(),
             counts: Counts::default(),
@@ -124,7 +141,8 @@ impl World {
             accepted: BTreeMap::new(),
         };
         let count = 2 + world.below(3) as usize;
-        world.disk = Disk::new(count);
+        let has_record = world.chance(500);
+        world.disk = Disk::new(count, has_record);
         let [none, few] = [0, 30];
         let often = |world: &mut World, most: u64| [none, few, most][world.below(3) as usize];
         world.faults = Faults {
@@ -206,6 +224,8 @@ impl World {
             Step::WriteTears { write } => self.write_tears(index, write),
             Step::WriteLands { write } => self.write_lands(index, write),
             Step::WriteReturns { write } => self.write_returns(index, write),
+            Step::ChangeLands { change } => self.change_lands(change),
+            Step::ChangeReturns { change } => self.change_returns(index, change),
             Step::MailArrives { mail } => self.mail_arrives(index, mail),
             Step::RecordLands { record } => self.record_lands(index, record),
             Step::RecordReturns { record } => self.record_returns(index, record),
@@ -252,9 +272,14 @@ impl World {
         self.steps = steps
             .into_iter()
             .filter(|Reverse((_, _, node, step))| {
-                *node != index || matches!(step, Step::MailArrives { .. })
+                let outlives = matches!(step, Step::MailArrives { .. } | Step::ChangeLands { .. });
+                *node != index || outlives
             })
             .collect();
+        let mut changes = self.changes.values_mut();
+        if let Some(known) = changes.find(|known| known.waits_for == Some(index)) {
+            known.waits_for = None;
+        }
         self.lose_record(index);
         let (lands, tears) = (self.chance(500), self.chance(300));
         if let Some(write) = self.nodes[index]
@@ -349,6 +374,7 @@ impl World {
             match register.poll_order() {
                 Some(Order::Read) => self.issue_read(index),
                 Some(Order::Write(block)) => self.issue_write(index, block),
+                Some(Order::CompareAndWrite(change)) => self.issue_change(index, change),
                 None => break,
             }
         }
@@ -394,6 +420,10 @@ impl World {
                     value.epoch
                 );
                 node.epoch = value.epoch;
+                if self.disk.record().is_some() {
+                    // The disk has accepted it, and with this node that is a quorum.
+                    self.chain.decide(value.id(), self.now);
+                }
                 self.chain.assert_decided(&value, "Learned");
             }
             News::Won { value, at } => {

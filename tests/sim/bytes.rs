@@ -25,7 +25,7 @@ const AREA: [u8; 16] = [9; 16];
 
 /// The cluster's keys, and those of somebody who does not know its secret.
 pub(crate) struct Keys {
-    own: Keyring,
+    pub(crate) own: Keyring,
     other: Keyring,
 }
 
@@ -39,7 +39,7 @@ impl Keys {
 }
 
 impl World {
-    fn is_outside(&self, rule: Result<(), String>) {
+    pub(crate) fn is_outside(&self, rule: Result<(), String>) {
         if let Err(what) = rule {
             self.violated(Violation::new("S9", what, Vec::new()));
         }
@@ -158,6 +158,9 @@ impl World {
 
     /// One bit of each copy of some blocks, and of some heartbeats, is not what it was.
     pub(crate) fn garble(&mut self, read: &mut Read) {
+        if read.record.is_some() && self.rng.chance(500) {
+            self.garble_record(read);
+        }
         for slot in 0..read.blocks.len() {
             if self.rng.chance(500) {
                 read.frames[slot] = None;
@@ -208,9 +211,23 @@ impl World {
             self.disk.frames[slot] = None;
         }
         let how = self.rng.below(3);
+        // What the array has of a command it may do at any time.
+        self.nodes[i].disk.command = None;
         let Some(write) = self.nodes[i].disk.write.take() else {
             return;
         };
+        if let Some(record) = &mut self.disk.record {
+            let slot = self.nodes[i].slot;
+            let landed = match how {
+                1 => Ok(()),
+                _ if write.lands => record.land(slot, write.block, how == 0),
+                _ => Ok(()),
+            };
+            if let Err(what) = landed {
+                self.goes_back(i, what);
+            }
+            return;
+        }
         let whole = SLOT_LEN / SECTOR_LEN;
         let sectors = match how {
             0 => whole,

@@ -8,20 +8,24 @@ use std::rc::Rc;
 
 use standfast::frame::Frame;
 use standfast::model::Incarnation;
-use standfast::register::{Ballot, Block, BlockSeen, Value};
+use standfast::register::{Ballot, Block, BlockSeen, RecordSeen, Seen, Value};
 
 use crate::checks::s4;
+use crate::record::{Command, Shared};
 
 /// What is on the platters.
 #[derive(Clone)]
 pub(crate) struct Disk {
     pub(crate) frames: Vec<Option<Rc<Frame>>>,
     blocks: Vec<Block>,
+    /// In place of `blocks` on a disk that is changed by compare-and-write.
+    pub(crate) record: Option<Shared>,
 }
 
 impl Disk {
-    pub(crate) fn new(nodes: usize) -> Disk {
+    pub(crate) fn new(nodes: usize, has_record: bool) -> Disk {
         Disk {
+            record: has_record.then(|| Shared::new(nodes)),
             frames: vec![None; nodes],
             blocks: vec![Block::default(); nodes],
         }
@@ -39,6 +43,9 @@ impl Disk {
     /// A block lands. Returns its value if that is decided by now: accepted in the block's newest
     /// ballot with nobody beyond it, no later ballot can miss it.
     pub(crate) fn land(&mut self, slot: usize, block: Block) -> Result<Option<Value>, String> {
+        if let Some(record) = &mut self.record {
+            return record.land(slot, block, true).map(|()| None);
+        }
         s4::block(slot, &self.blocks[slot], &block)?;
         self.blocks[slot] = block;
         let block = &self.blocks[slot];
@@ -49,6 +56,9 @@ impl Disk {
 
     /// Epoch and nonce of the value accepted in the highest ballot.
     pub(crate) fn top(&self) -> Option<(u64, u64)> {
+        if let Some(record) = &self.record {
+            return record.top();
+        }
         let top = self.blocks.iter().max_by_key(|block| block.bal)?;
         (top.bal != Ballot::NONE).then(|| top.value.id())
     }
@@ -66,6 +76,7 @@ pub(crate) struct Read {
     /// Slots sampled at the second of the two moments, bit by position.
     pub(crate) late: u64,
     pub(crate) blocks: Vec<BlockSeen>,
+    pub(crate) record: Option<RecordSeen>,
     pub(crate) frames: Vec<Option<Rc<Frame>>>,
     pub(crate) fails: bool,
 }
@@ -89,13 +100,15 @@ pub(crate) struct DiskThread {
     /// A read was ordered while two were under way.
     pub(crate) again: bool,
     pub(crate) write: Option<Write>,
+    /// The command for the record under way.
+    pub(crate) command: Option<Command>,
     /// Heartbeat under way, and the one to be written after it.
     pub(crate) slot: Option<(u64, Rc<Frame>)>,
     pub(crate) next_slot: Option<Rc<Frame>>,
     /// Frames already handed on, by slot.
     pub(crate) handed: Vec<Option<(Incarnation, u64)>>,
     /// Blocks as last handed on.
-    pub(crate) known: Option<Vec<BlockSeen>>,
+    pub(crate) known: Option<Seen>,
     pub(crate) up: Option<bool>,
     /// The device answers nothing before this true moment.
     pub(crate) hung_until: u64,
@@ -108,6 +121,11 @@ pub(crate) struct DiskThread {
 }
 
 impl DiskThread {
+    /// Does the process wait for a register write? Then it cannot end.
+    pub(crate) fn writes(&self) -> bool {
+        self.write.is_some() || self.command.is_some()
+    }
+
     /// The core and its threads are gone; what the kernel has been given goes on.
     pub(crate) fn core_gone(&mut self) {
         self.reads.clear();
@@ -118,6 +136,9 @@ impl DiskThread {
         self.up = None;
         if let Some(write) = &mut self.write {
             write.orphan = true;
+        }
+        if let Some(command) = &mut self.command {
+            command.orphan = true;
         }
     }
 }

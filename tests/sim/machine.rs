@@ -101,7 +101,7 @@ impl World {
         if !node.on || node.power_life != power || node.core_life != core || node.engine.is_some() {
             return;
         }
-        if node.disk.write.is_some() {
+        if node.disk.writes() {
             let delay = self.plan.timing.heartbeat.0 / 10;
             self.after(delay, i, Ev::DaemonStarts { power, core });
             return;
@@ -167,7 +167,7 @@ impl World {
         if node.power_life != power || node.core_life != core || node.engine.is_some() {
             return;
         }
-        if node.disk.write.is_some() || node.guard_paused(self.now) {
+        if node.disk.writes() || node.guard_paused(self.now) {
             let delay = self.plan.timing.heartbeat.0 / 10;
             self.after(delay, i, Ev::CoreStarts { power, core });
             return;

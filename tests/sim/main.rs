@@ -26,6 +26,7 @@ mod mail;
 mod media;
 mod node;
 mod plan;
+mod record;
 mod reservation;
 mod rng;
 mod runner;

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use standfast::engine::Event;
 use standfast::frame::Frame;
-use standfast::register::{Block, BlockSeen};
+use standfast::register::{Block, BlockSeen, Seen};
 
 use crate::checks::Violation;
 use crate::disk::{Read, Write};
@@ -149,6 +149,7 @@ impl World {
             begun: node.clock.at(self.now),
             late,
             blocks: vec![BlockSeen::Blank; count],
+            record: None,
             frames: vec![None; count],
             fails: node.disk.lost,
         });
@@ -163,6 +164,13 @@ impl World {
         let Some(read) = reads.find(|known| known.id == read) else {
             return;
         };
+        if let Some(shared) = disk
+            .record
+            .as_ref()
+            .filter(|_| (read.late >> 63 == 1) == late)
+        {
+            read.record = Some(shared.seen());
+        }
         for slot in 0..read.blocks.len() {
             if (read.late >> slot & 1 == 1) == late {
                 read.blocks[slot] = disk.block_seen(slot);
@@ -172,7 +180,7 @@ impl World {
     }
 
     /// Still held by the device? Then the end comes later.
-    fn still_hangs(&mut self, i: usize, ev: Ev) -> bool {
+    pub(crate) fn still_hangs(&mut self, i: usize, ev: Ev) -> bool {
         let until = self.nodes[i].disk.hung_until;
         if until <= self.now {
             return false;
@@ -219,15 +227,19 @@ impl World {
                 frames.push(frame);
             }
         }
-        let changed = disk.known.as_ref() != Some(&read.blocks);
-        let blocks = changed.then(|| read.blocks.clone());
-        disk.known = Some(read.blocks);
+        let shown = read
+            .record
+            .take()
+            .map_or(Seen::Blocks(read.blocks), Seen::Record);
+        let changed = disk.known.as_ref() != Some(&shown);
+        let seen = changed.then(|| shown.clone());
+        disk.known = Some(shown);
         let begun = read.begun;
         self.deliver(
             i,
             In::Read {
                 begun,
-                blocks,
+                seen,
                 frames,
                 link,
             },
@@ -276,8 +288,12 @@ impl World {
         match self.disk.land(slot, block) {
             Ok(Some(value)) => self.decided(i, value),
             Ok(None) => {}
-            Err(what) => self.violated(Violation::new("S4", what, vec![i])),
+            Err(what) => self.goes_back(i, what),
         }
+    }
+
+    pub(crate) fn goes_back(&self, i: usize, what: String) {
+        self.violated(Violation::new("S4", what, vec![i]));
     }
 
     pub(crate) fn write_lands(&mut self, i: usize, id: u64) {

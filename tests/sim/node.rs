@@ -7,7 +7,7 @@ use standfast::engine::{Engine, Event, Resumed};
 use standfast::frame::Frame;
 use standfast::model::{Incarnation, NodeId};
 use standfast::node::guard::rule::Rule;
-use standfast::register::{Block, BlockSeen};
+use standfast::register::{Block, Seen};
 use standfast::time::Instant;
 
 use crate::clock::Clock;
@@ -31,7 +31,7 @@ pub(crate) enum In {
     },
     Read {
         begun: Instant,
-        blocks: Option<Vec<BlockSeen>>,
+        seen: Option<Seen>,
         frames: Vec<Rc<Frame>>,
         link: u8,
     },

@@ -111,6 +111,8 @@ pub(crate) struct Plan {
     pub(crate) reservations: bool,
     /// Nodes can be switched off by the others.
     pub(crate) fences: Option<Fences>,
+    /// The register is changed by compare-and-write, not by Disk Paxos.
+    pub(crate) compare_and_write: bool,
     /// Mean time between two faults.
     pub(crate) pace: u64,
     /// Length of the phase in which things go wrong.
@@ -150,6 +152,7 @@ impl Plan {
             clock_shift: 0,
             reservations: false,
             fences: None,
+            compare_and_write: false,
             pace: u64::MAX / 4,
             faults_end: u64::MAX / 2,
             loss: 0,
@@ -212,6 +215,8 @@ impl Plan {
         // With chance of its own: a run without devices is what it would be if there were none.
         let mut own = Rng::new(rng.clone().next());
         plan.fences = own.chance(300).then(|| fences(&plan, &mut own));
+        // By a coin of its own: all else is the same with either medium.
+        plan.compare_and_write = rng.clone().chance(300);
         plan
     }
 

@@ -9,7 +9,7 @@ use standfast::frame::Frame;
 use standfast::mldc::Packet;
 use standfast::model::NodeId;
 use standfast::node::guard::rule::Rule;
-use standfast::register::{Ballot, Order as DiskOrder};
+use standfast::register::{Ballot, Change, Order as DiskOrder};
 
 use crate::bytes::Keys;
 use crate::checks::Checks;
@@ -63,6 +63,13 @@ pub(crate) enum Ev {
     },
     WriteEnds {
         write: u64,
+    },
+    ChangeLands {
+        id: u64,
+        change: Box<Change>,
+    },
+    ChangeEnds {
+        id: u64,
     },
     SlotLands {
         write: u64,
@@ -241,7 +248,7 @@ impl World {
             task_nodes.push(list);
         }
         World {
-            disk: Disk::new(plan.nodes),
+            disk: Disk::new(plan.nodes, plan.compare_and_write),
             checks: Checks::new(&plan),
             clogged_until: vec![0; plan.networks],
             agents: BTreeMap::new(),
@@ -337,6 +344,8 @@ impl World {
             Ev::ReadEnds { read } => self.read_ends(i, read),
             Ev::WriteLands { write } => self.write_lands(i, write),
             Ev::WriteEnds { write } => self.write_ends(i, write),
+            Ev::ChangeLands { id, change } => self.change_lands(i, id, *change),
+            Ev::ChangeEnds { id } => self.change_ends(i, id),
             Ev::SlotLands { write } => self.slot_lands(i, write),
             Ev::SlotEnds { write } => self.slot_ends(i, write),
             Ev::Order { runner, order } => self.take_order(i, runner, order),
@@ -409,7 +418,7 @@ impl World {
             In::Drained { link } => self.turn(i, Event::LinkDrained { link, begun: now }),
             In::Read {
                 begun,
-                blocks,
+                seen,
                 frames,
                 link,
             } => {
@@ -420,14 +429,7 @@ impl World {
                 }
                 self.turn(i, Event::LinkDrained { link, begun });
                 let ended = now;
-                self.turn(
-                    i,
-                    Event::DiskRead {
-                        begun,
-                        ended,
-                        blocks,
-                    },
-                );
+                self.turn(i, Event::DiskRead { begun, ended, seen });
             }
             In::ReadFailed { begun } => self.turn(i, Event::DiskReadFailed { begun }),
             In::WriteEnded { fails: true } => self.turn(i, Event::DiskWriteFailed { at: now }),
@@ -463,6 +465,7 @@ impl World {
             self.ring_guard(i);
         }
         if before != epoch {
+            self.has_learned(i);
             self.knows(i, before);
         }
         for action in actions {
@@ -493,6 +496,7 @@ impl World {
             Action::Send(frame) => self.send(i, frame),
             Action::Disk(DiskOrder::Read) => self.issue_read(i),
             Action::Disk(DiskOrder::Write(block)) => self.issue_write(i, block),
+            Action::Disk(DiskOrder::CompareAndWrite(change)) => self.issue_change(i, change),
             Action::Order(order) => {
                 if let Order::Stop {
                     task, forced: true, ..

@@ -1,4 +1,5 @@
-//! The open area: what was last seen in it, and the transfers.
+//! The open area: what was last seen in it, and the transfers. How the record of an area that has
+//! one is read and changed stands in [`record`].
 //!
 //! One read fetches the regions of all nodes, from the first one on, because they lie side by side.
 //! A region that has not changed since the read before is not looked at.
@@ -13,14 +14,15 @@ use std::sync::Arc;
 use standfast_sys::disk::{Error, Sectors};
 
 use super::blocks::AreaDisk;
+use super::record::RecordAt;
 use crate::frame::{FRAME_LEN, Frame, Keyring};
 use crate::link::counters::{Count, Counters};
 use crate::link::outlet::Outlet;
 use crate::link::{Parameters, Scope, now};
 use crate::model::{ClusterId, Incarnation, NodeId, NodeSet};
-use crate::register::{Block, BlockSeen};
+use crate::register::{Block, BlockSeen, Seen as Shown};
 use crate::storage::area::{
-    Header, REGION_LEN, SLOT_LEN, Side, encode_block, newest_block, split_region,
+    CompareAndWrite, Header, REGION_LEN, SLOT_LEN, Side, encode_block, newest_block, split_region,
 };
 use crate::time::Instant;
 
@@ -52,8 +54,8 @@ pub(super) struct Seen {
     pub(super) begun: Instant,
     /// After it, and whatever was read once more, had returned.
     pub(super) ended: Instant,
-    /// The register's blocks by node index, if they are not as after the read before.
-    pub(super) blocks: Option<Vec<BlockSeen>>,
+    /// The register, if it is not as after the read before.
+    pub(super) shown: Option<Shown>,
 }
 
 /// What is known of the own block.
@@ -68,19 +70,19 @@ enum Own {
 
 /// An area that is open.
 pub(super) struct Area {
-    disk: AreaDisk,
-    header: Header,
+    pub(super) disk: AreaDisk,
+    pub(super) header: Header,
     cluster: ClusterId,
-    node: NodeId,
-    incarnation: Incarnation,
+    pub(super) node: NodeId,
+    pub(super) incarnation: Incarnation,
     index: u8,
-    keyring: Keyring,
-    counters: Arc<Counters>,
+    pub(super) keyring: Keyring,
+    pub(super) counters: Arc<Counters>,
     /// Places that every read takes in.
     used: u8,
     reads: u32,
     /// The regions as the last read found them.
-    fresh: Sectors,
+    pub(super) fresh: Sectors,
     /// The regions as they were looked at.
     known: Vec<u8>,
     blocks: Vec<BlockSeen>,
@@ -89,6 +91,8 @@ pub(super) struct Area {
     /// Nodes whose heartbeat slot differs from what was told last.
     frames_untold: NodeSet,
     own: Own,
+    /// In an area that is changed by compare-and-write.
+    pub(super) record: Option<RecordAt>,
     /// One slot to write from.
     slot: Sectors,
     /// The own heartbeat as it was last written.
@@ -105,6 +109,7 @@ impl Area {
         highest: NodeId,
         parameters: &Parameters,
         counters: Arc<Counters>,
+        target: Option<Box<dyn CompareAndWrite>>,
     ) -> Area {
         let &Parameters {
             index,
@@ -136,6 +141,7 @@ impl Area {
             blocks_untold: true,
             frames_untold: NodeSet::EMPTY,
             own: Own::Unread,
+            record: target.map(RecordAt::new),
             slot: Sectors::new(SLOT_LEN),
             own_frame: None,
             heard: Frame::blank(cluster, node, incarnation),
@@ -144,7 +150,12 @@ impl Area {
 
     /// Has the own block been read since it may have changed?
     pub(super) fn knows_own_block(&self) -> bool {
-        !matches!(self.own, Own::Unread)
+        self.record.is_some() || !matches!(self.own, Own::Unread)
+    }
+
+    /// Is the register changed by compare-and-write?
+    pub(super) fn has_record(&self) -> bool {
+        self.record.is_some()
     }
 
     /// Reads the regions and takes in what has changed.
@@ -165,11 +176,16 @@ impl Area {
             self.look_at(node)?;
         }
         self.reads = self.reads.wrapping_add(1);
-        let blocks = std::mem::take(&mut self.blocks_untold).then(|| self.blocks.clone());
+        let shown = if self.has_record() {
+            self.read_record(length)?.map(Shown::Record)
+        } else {
+            let changed = std::mem::take(&mut self.blocks_untold);
+            changed.then(|| Shown::Blocks(self.blocks.clone()))
+        };
         Ok(Seen {
             begun,
             ended: now(),
-            blocks,
+            shown,
         })
     }
 
@@ -179,7 +195,9 @@ impl Area {
         let (fresh, known) = (&self.fresh[start..], &self.known[start..]);
         let frame_changed = fresh[..FRAME_LEN] != known[..FRAME_LEN];
         let block_changed = fresh[SLOT_LEN..REGION_LEN] != known[SLOT_LEN..REGION_LEN];
-        if block_changed || (node == self.node && !self.knows_own_block()) {
+        if let Some(record) = &mut self.record {
+            record.block_changed(node, block_changed);
+        } else if block_changed || (node == self.node && !self.knows_own_block()) {
             self.blocks[node.index()] = self.newest(node)?;
         }
         if !frame_changed && !block_changed {
@@ -268,8 +286,12 @@ impl Area {
         self.write_slot(offset)
     }
 
-    /// Writes the own register block into the copy that does not hold the newest one.
+    /// Writes the own register block into the copy that does not hold the newest one; in an area
+    /// with a record into the one that it is ordered for.
     pub(super) fn write_block(&mut self, block: &Block) -> Result<(), TransferError> {
+        if self.has_record() {
+            return self.write_copy(block, Side::of_writes(block.writes));
+        }
         let Own::Next(found, side) = self.own else {
             return Err(TransferError::OwnBlockUnknown);
         };
@@ -279,6 +301,14 @@ impl Area {
                 found,
             });
         }
+        // Until it has succeeded nobody knows what is in this copy.
+        self.own = Own::Unread;
+        self.write_copy(block, side)?;
+        self.own = Own::Next(block.writes, side.other());
+        Ok(())
+    }
+
+    fn write_copy(&mut self, block: &Block, side: Side) -> Result<(), TransferError> {
         let place = (self.node, side);
         let slot = self.slot.first_chunk_mut().expect("one slot");
         encode_block(
@@ -294,11 +324,7 @@ impl Area {
             .geometry
             .block(self.node, side)
             .expect("the place was checked");
-        // Until it has succeeded nobody knows what is in this copy.
-        self.own = Own::Unread;
-        self.write_slot(offset)?;
-        self.own = Own::Next(block.writes, side.other());
-        Ok(())
+        self.write_slot(offset)
     }
 
     fn write_slot(&self, offset: u64) -> Result<(), TransferError> {

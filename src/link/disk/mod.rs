@@ -19,7 +19,9 @@
 
 mod area;
 mod blocks;
+mod compare;
 mod probe;
+mod record;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,6 +31,7 @@ use standfast_sys::disk::DirectDisk;
 use standfast_sys::sentence;
 
 pub use blocks::AreaDisk;
+pub use compare::{CannotCompare, LogicalUnit};
 pub use probe::{DiskProbe, Measured, ProbeError, probe_disk};
 
 use super::backoff::Backoff;
@@ -38,8 +41,8 @@ use super::{Link, Load, Parameters, Readiness, Received, Scope, State, now};
 use crate::engine::Event;
 use crate::frame::{Frame, Keyring};
 use crate::model::{ClusterId, NodeId};
-use crate::register::Block;
-use crate::storage::area::{AreaError, Header, read_header};
+use crate::register::{Block, Change, Compared};
+use crate::storage::area::{AreaError, CompareAndWrite, Header, Medium, read_header};
 use crate::time::{Instant, Span};
 use area::{Area, TransferError};
 
@@ -125,12 +128,15 @@ impl DiskLink {
                 self.device.display()
             ));
         }
+        let target = target(&disk, &header, &self.device)?;
+        let counters = self.counters.clone();
         Ok(Area::new(
             disk,
             header,
             highest,
             &self.parameters,
-            self.counters.clone(),
+            counters,
+            target,
         ))
     }
 
@@ -200,6 +206,29 @@ impl DiskLink {
     }
 }
 
+impl DiskLink {
+    /// Changes the register's record. What must be there is known only from a read.
+    fn change(&mut self, change: &Change, out: &mut Outlet) {
+        if self.area.as_ref().is_some_and(|area| !area.knows_record()) {
+            self.recv(Scope::All, out);
+        }
+        let outcome = self.area.as_mut().map(|area| area.change(change));
+        let outcome = outcome.unwrap_or(Compared::Unclear);
+        let at = now();
+        match outcome {
+            Compared::Done | Compared::Miscompare => self.counters.add(Count::Sent),
+            Compared::Unclear => {
+                self.counters.add(Count::SendFailed);
+                let device = self.device.display();
+                self.fail(format!(
+                    "{device}: a change of the register may be done or not"
+                ));
+            }
+        }
+        out.tell(Event::DiskCompared { at, outcome });
+    }
+}
+
 impl Link for DiskLink {
     fn ready(&mut self, now: Instant, _registry: &Registry, _changed: bool) -> Readiness {
         let due = self.retry_at.is_some_and(|at| at <= now);
@@ -224,7 +253,7 @@ impl Link for DiskLink {
                 out.tell(Event::DiskRead {
                     begun: seen.begun,
                     ended: seen.ended,
-                    blocks: seen.blocks,
+                    seen: seen.shown,
                 });
                 self.read = true;
                 self.succeed();
@@ -242,12 +271,40 @@ impl Link for DiskLink {
             Load::Frame(frame) => self.write_frame(frame),
             Load::Packet(_) => {}
             Load::Block(block) => self.write_block(block, out),
+            Load::Change(change) => self.change(change, out),
         }
+    }
+
+    fn reads_after_write(&self) -> bool {
+        !self.area.as_ref().is_some_and(Area::has_record)
     }
 
     fn state(&self) -> &State {
         &self.state
     }
+}
+
+/// What changes the record, in an area that has one.
+fn target(
+    disk: &AreaDisk,
+    header: &Header,
+    device: &Path,
+) -> Result<Option<Box<dyn CompareAndWrite>>, String> {
+    if header.medium == Medium::Paxos {
+        return Ok(None);
+    }
+    let device = device.display();
+    let needs = "its register is changed by compare-and-write";
+    let unit = LogicalUnit::open(disk.disk())
+        .map_err(|error| format!("{device}: {needs}, but {}", sentence(&error)))?;
+    if unit.block_bytes() != header.block_size as usize {
+        let (now, then) = (unit.block_bytes(), header.block_size);
+        return Err(format!(
+            "{device}: blocks of {now} bytes, but of {then} when it was formatted; stop Standfast \
+             on all nodes and run 'standfast disk format'"
+        ));
+    }
+    Ok(Some(Box::new(unit)))
 }
 
 /// The area's header, or what is wrong and what to do about it.

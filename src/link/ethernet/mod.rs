@@ -360,7 +360,7 @@ impl Link for EthernetLink {
 
     fn send(&mut self, load: Load<'_>, out: &mut Outlet) {
         let sent = match load {
-            Load::Block(_) => return,
+            Load::Block(_) | Load::Change(_) => return,
             Load::Frame(frame) => {
                 let mut frame = frame.clone();
                 frame.link = self.index;
@@ -386,6 +386,10 @@ impl Link for EthernetLink {
                 self.not_sent(&error);
             }
         }
+    }
+
+    fn reads_after_write(&self) -> bool {
+        false
     }
 
     fn state(&self) -> &State {

@@ -13,14 +13,24 @@
 //!  '----- Won, Lost, settled -----------+----------------------- Reading Accept
 //! ```
 //!
+//! Where the disk has a record (compare-and-write):
+//!
+//! ```text
+//! Idle --> Waiting --the image is known--> Storing --Written--> Comparing --Done--> Idle
+//!             ^                                                    |
+//!             '-- lost write, miscompare, unclear and not done ----'
+//! ```
+//!
 //! While the disk does not answer, a ballot of a proposal asks all nodes instead:
 //!
 //! ```text
 //! Waiting --all are there--> Asking Promise --all promised--> Asking Accept --all accepted--> Idle
 //! ```
 
+mod compare;
 mod network;
 mod reading;
+mod state;
 
 use std::collections::VecDeque;
 
@@ -29,11 +39,14 @@ use crate::time::{Instant, Span};
 
 use super::acceptor::Acceptor;
 use super::own::Own;
+use super::shared::Shared;
 use super::{
     Ballot, Block, Event, Memory, Message, News, Order, Refused, Trouble, VALUE_MAX, Value,
 };
 pub use network::MAIL_MAX;
 use network::Round;
+pub(super) use state::Stage;
+use state::{Media, Newer, Outbox, Phase, Proposal, Reads};
 
 /// Ballots of one proposal; with the back-off they outlast every sensible deadline.
 const TRIES_MAX: u32 = 64;
@@ -52,6 +65,8 @@ pub struct Register {
     backoff: Span,
     jitter: u64,
     own: Own,
+    /// In place of `own`, where the disk is changed by compare-and-write; the first read tells.
+    shared: Option<Shared>,
     acceptor: Acceptor,
     media: Media,
     phase: Phase,
@@ -73,78 +88,6 @@ pub struct Register {
     write_failed: bool,
 }
 
-/// Where the ballot stands.
-#[derive(Clone, Copy, Debug)]
-enum Phase {
-    Idle,
-    /// To begin a ballot at this moment, or later when the own block is free.
-    Waiting(Instant),
-    /// The own block is being written for this stage.
-    Writing(Ballot, Stage),
-    /// It was written at this moment; a read begun since then decides.
-    Reading(Ballot, Stage, Instant),
-    /// All nodes are asked over the network; `round` has their answers.
-    Asking(Ballot, Stage),
-}
-
-/// Which quorum can be had.
-#[derive(Clone, Copy, Debug)]
-struct Media {
-    disk: bool,
-    network: bool,
-}
-
-/// Paxos' phase 1 and phase 2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    Promise,
-    Accept,
-}
-
-#[derive(Clone, Debug)]
-struct Proposal {
-    expected: (u64, u64),
-    new: Value,
-    deadline: Instant,
-    /// Ballots that came to nothing.
-    tries: u32,
-    /// `new` was, or may have been, written as accepted.
-    tried: bool,
-}
-
-/// An accepted value that is not known to be decided.
-#[derive(Clone, Copy, Debug)]
-struct Newer {
-    bal: Ballot,
-    /// End of the first read that showed it.
-    seen: Instant,
-    /// Highest ballot beside it; while that is higher, plain reads do not show it as decided.
-    mbal: Ballot,
-    /// It stands on the disk; what stands in this node alone no read shows as decided.
-    on_disk: bool,
-    /// When to settle it, if nothing moves until then.
-    due: Instant,
-}
-
-/// The one read that may be asked for.
-#[derive(Clone, Debug, Default)]
-struct Reads {
-    /// Any read begun since then answers.
-    asked: Option<Instant>,
-    /// Not polled yet.
-    queued: bool,
-    /// No asking before this moment: the last one was no good.
-    pause: Instant,
-}
-
-/// News not polled yet. One of each: newer ones take the place of older ones.
-#[derive(Clone, Debug, Default)]
-struct Outbox {
-    learned: Option<Value>,
-    outcome: Option<News>,
-    proof: Option<Instant>,
-}
-
 impl Register {
     /// A register that knows nothing yet. `nodes` are those whose blocks must be on the disk,
     /// `seed` feeds the jitter, `backoff` is about the time of one undisturbed ballot (two writes,
@@ -158,6 +101,7 @@ impl Register {
             backoff,
             jitter: seed,
             own: Own::default(),
+            shared: None,
             acceptor: Acceptor::new(memory),
             media: Media {
                 disk: true,
@@ -185,25 +129,24 @@ impl Register {
     /// Takes in what has happened. `now` is not before any instant in the event.
     pub fn handle(&mut self, now: Instant, event: Event<'_>) {
         match event {
-            Event::ReadDone {
-                begun,
-                ended,
-                blocks,
-            } => {
+            Event::ReadDone { begun, ended, seen } => {
                 self.reads.finished(begun);
-                self.read_done(now, begun, ended, blocks);
+                self.read_done(now, (begun, ended), seen);
             }
             Event::ReadFailed { begun } => {
                 self.reads.finished(begun);
                 self.read_trouble = Some(Trouble::ReadFailed);
                 self.reads.pause = now + self.backoff;
             }
+            Event::Written { .. } if self.shared.is_some() => self.stored(now, true),
+            Event::WriteFailed { .. } if self.shared.is_some() => self.stored(now, false),
             Event::Written { at } => {
                 if self.own.written(at) {
                     self.landed(at);
                 }
             }
             Event::WriteFailed { at } => self.write_failed |= self.own.failed(at),
+            Event::Compared { at, outcome } => self.compared(now, at, outcome),
             Event::Heard { from, message } => self.heard(now, from, message),
             Event::Remembered(memory) => {
                 self.acceptor.remember(memory);
@@ -259,6 +202,9 @@ impl Register {
     /// What to do next.
     #[must_use]
     pub fn poll_order(&mut self) -> Option<Order> {
+        if let Some(order) = self.shared.as_mut().and_then(Shared::poll) {
+            return Some(order);
+        }
         if let Some(block) = self.own.poll() {
             return Some(Order::Write(block));
         }
@@ -310,6 +256,9 @@ impl Register {
         if self.reads.asked.is_none() && self.wants_read_since().is_some() {
             next = next.min(self.reads.pause);
         }
+        if let Some(close) = self.close_due() {
+            next = next.min(close);
+        }
         next
     }
 
@@ -336,9 +285,12 @@ impl Register {
     pub fn awaited(&self) -> NodeSet {
         match self.phase {
             Phase::Asking(..) => self.nodes.minus(self.round.answered),
-            Phase::Idle | Phase::Waiting(_) | Phase::Writing(..) | Phase::Reading(..) => {
-                NodeSet::EMPTY
-            }
+            Phase::Idle
+            | Phase::Waiting(_)
+            | Phase::Writing(..)
+            | Phase::Reading(..)
+            | Phase::Storing(_)
+            | Phase::Comparing(_) => NodeSet::EMPTY,
         }
     }
 
@@ -439,8 +391,13 @@ impl Register {
         match self.phase {
             Phase::Waiting(_) => self.phase = Phase::Idle,
             Phase::Writing(_, Stage::Promise) if self.own.withdraw() => self.phase = Phase::Idle,
+            Phase::Storing(_) => {
+                if self.withdraw_change() {
+                    self.phase = Phase::Idle;
+                }
+            }
             Phase::Asking(..) => self.phase = Phase::Idle,
-            Phase::Idle | Phase::Writing(..) | Phase::Reading(..) => {}
+            Phase::Idle | Phase::Writing(..) | Phase::Reading(..) | Phase::Comparing(_) => {}
         }
     }
 
@@ -450,6 +407,7 @@ impl Register {
         self.outbox.proof = None;
         self.give_up();
         self.own.withdraw();
+        self.withdraw_change();
         self.phase = Phase::Idle;
     }
 
@@ -458,7 +416,12 @@ impl Register {
         self.write_failed = false;
         match self.phase {
             Phase::Writing(ballot, stage) => self.phase = Phase::Reading(ballot, stage, at),
-            Phase::Idle | Phase::Waiting(_) | Phase::Reading(..) | Phase::Asking(..) => {}
+            Phase::Idle
+            | Phase::Waiting(_)
+            | Phase::Reading(..)
+            | Phase::Storing(_)
+            | Phase::Comparing(_)
+            | Phase::Asking(..) => {}
         }
     }
 
@@ -492,6 +455,7 @@ impl Register {
             self.give_up();
         }
         self.leave_dead_disk(now);
+        self.close_open_change(now);
         if let Some((start, by_network)) = self.starts_at()
             && now >= start
         {
@@ -505,18 +469,27 @@ impl Register {
     /// A ballot on a disk that does not answer goes on by asking all nodes, if they are there. What
     /// is still on its way to the disk may land at any time: it is of a lower ballot.
     fn leave_dead_disk(&mut self, now: Instant) {
-        let stuck = matches!(self.phase, Phase::Writing(..) | Phase::Reading(..));
+        let stuck = match self.phase {
+            Phase::Writing(..) | Phase::Reading(..) | Phase::Storing(_) | Phase::Comparing(_) => {
+                true
+            }
+            Phase::Idle | Phase::Waiting(_) | Phase::Asking(..) => false,
+        };
         let may_ask = self.media.network && self.acceptor.votes();
         if stuck && !self.media.disk && may_ask && self.proposal.is_some() {
             self.own.withdraw();
+            self.drop_attempt();
             self.phase = Phase::Waiting(now);
         }
     }
 
     /// When a ballot is due, if it can be begun at all, and whether it has to ask all nodes.
     fn starts_at(&self) -> Option<(Instant, bool)> {
-        let writable = self.own.writable().is_some() && self.acceptor.is_recovered();
-        let on_disk = self.media.disk && writable;
+        let free = match &self.shared {
+            Some(shared) => shared.is_free(),
+            None => self.own.writable().is_some(),
+        };
+        let on_disk = self.media.disk && free && self.acceptor.is_recovered();
         let asking = self.media.network && !self.media.disk && self.acceptor.votes();
         if self.halted.is_some() || !(on_disk || asking) {
             return None;
@@ -528,16 +501,25 @@ impl Register {
                 let newer = self.newer.filter(open).map(|newer| newer.due);
                 newer.into_iter().chain(self.behind).min()
             }
-            Phase::Idle | Phase::Writing(..) | Phase::Reading(..) | Phase::Asking(..) => None,
+            Phase::Idle
+            | Phase::Writing(..)
+            | Phase::Reading(..)
+            | Phase::Storing(_)
+            | Phase::Comparing(_)
+            | Phase::Asking(..) => None,
         };
         Some((due?, !on_disk))
     }
 
     fn start_ballot(&mut self, now: Instant, by_network: bool) {
-        let promised = self.acceptor.state().mbal;
+        let promised = self.acceptor.promised().max(self.image_bal());
         self.highest = self.highest.max(promised).next_for(self.me);
         if by_network {
             self.ask(now, self.highest);
+            return;
+        }
+        if self.shared.is_some() {
+            self.begin_change(self.highest);
             return;
         }
         self.acceptor.begin(self.highest);
@@ -561,9 +543,17 @@ impl Register {
 
     /// From when on a read must be begun to be of use; none if no read is needed.
     fn wants_read_since(&self) -> Option<Instant> {
+        if let Some(shared) = &self.shared {
+            return shared.wants_read_since();
+        }
         let ballot = match self.phase {
             Phase::Reading(_, _, since) => Some(since),
-            Phase::Idle | Phase::Waiting(_) | Phase::Writing(..) | Phase::Asking(..) => None,
+            Phase::Idle
+            | Phase::Waiting(_)
+            | Phase::Writing(..)
+            | Phase::Storing(_)
+            | Phase::Comparing(_)
+            | Phase::Asking(..) => None,
         };
         let newer = self
             .newer
@@ -584,14 +574,5 @@ impl Register {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^= mixed >> 31;
         span.over(2) + Span(mixed % span.0.max(1))
-    }
-}
-
-impl Reads {
-    fn finished(&mut self, begun: Instant) {
-        if self.asked.is_some_and(|since| begun >= since) {
-            self.asked = None;
-            self.queued = false;
-        }
     }
 }

@@ -3,15 +3,24 @@
 use super::super::own::Finding;
 use super::super::scan::Scan;
 use super::{Newer, Phase, Register, Stage};
-use crate::register::{Ballot, BlockSeen, Trouble};
+use crate::register::{Ballot, Block, BlockSeen, Seen, Trouble};
 use crate::time::Instant;
 
 impl Register {
-    pub(super) fn read_done(
+    /// The first read says how the area is changed; it is formatted for one way and stays so.
+    pub(super) fn read_done(&mut self, now: Instant, at: (Instant, Instant), seen: &Seen) {
+        match seen {
+            Seen::Blocks(_) if self.shared.is_some() => self.halt(Trouble::WentBack),
+            Seen::Record(_) if self.own.block().is_some() => self.halt(Trouble::WentBack),
+            Seen::Blocks(blocks) => self.blocks_read(now, at, blocks),
+            Seen::Record(record) => self.record_read(now, at, record),
+        }
+    }
+
+    fn blocks_read(
         &mut self,
         now: Instant,
-        begun: Instant,
-        ended: Instant,
+        (begun, ended): (Instant, Instant),
         blocks: &[BlockSeen],
     ) {
         self.see_own(now, begun, blocks);
@@ -33,10 +42,17 @@ impl Register {
         self.recover();
     }
 
-    /// The node's own voice is known once both its block and its file were read.
+    /// The node's own voice is known once both its block and its file were read. Where there is a
+    /// record, the blocks say nothing of voices.
     pub(super) fn recover(&mut self) {
-        if let Some(block) = self.own.block().filter(|_| !self.acceptor.is_recovered()) {
+        let none = Block::default();
+        let own = match &self.shared {
+            Some(shared) => shared.image().map(|_| &none),
+            None => self.own.block(),
+        };
+        if let Some(block) = own.filter(|_| !self.acceptor.is_recovered()) {
             self.acceptor.recover(block);
+            self.recover_by_image();
         }
         if self.acceptor.is_lost() {
             self.halt(Trouble::MemoryLost);
@@ -49,7 +65,12 @@ impl Register {
             Finding::Landed(at) => self.landed(at),
             Finding::NotLanded => match self.phase {
                 Phase::Writing(..) => self.retry(now),
-                Phase::Idle | Phase::Waiting(_) | Phase::Reading(..) | Phase::Asking(..) => {}
+                Phase::Idle
+                | Phase::Waiting(_)
+                | Phase::Reading(..)
+                | Phase::Storing(_)
+                | Phase::Comparing(_)
+                | Phase::Asking(..) => {}
             },
             Finding::Foreign => self.halt(Trouble::Foreign),
         }
@@ -134,6 +155,8 @@ impl Register {
             | Phase::Waiting(_)
             | Phase::Writing(..)
             | Phase::Reading(..)
+            | Phase::Storing(_)
+            | Phase::Comparing(_)
             | Phase::Asking(..) => return,
         };
         if self.halted.is_some() {

@@ -7,7 +7,7 @@ use std::io;
 use crate::frame::tag::Keyring;
 use crate::model::ClusterId;
 
-use super::{AreaNonce, Geometry, Header, HeaderError, Repair, SLOT_LEN, Side, Slot};
+use super::{AreaNonce, Geometry, Header, HeaderError, Medium, Repair, SLOT_LEN, Side, Slot};
 
 /// A disk, or a part of one. Offsets and lengths are multiples of [`SLOT_LEN`]; a read or a write
 /// moves all bytes or fails. Writes are durable when they return.
@@ -31,6 +31,8 @@ pub struct FormatOptions {
     pub block_size: u32,
     /// Room for node ids 1 to this, at most 64.
     pub nodes_max: u8,
+    /// How the register is to be changed; whether the disk can do that, the caller has made sure.
+    pub medium: Medium,
 }
 
 /// Why an area could not be formatted or read.
@@ -106,6 +108,7 @@ pub fn format(
         nonce,
         block_size,
         nodes_max,
+        medium,
     } = *options;
     let geometry = Geometry::new(nodes_max).ok_or(AreaError::NodesMax { nodes_max })?;
     if !(512..=SLOT_LEN as u32).contains(&block_size) || !block_size.is_power_of_two() {
@@ -118,6 +121,7 @@ pub fn format(
         nonce,
         block_size,
         geometry,
+        medium,
     };
     write_header(dev, &header, Side::B, keyring)?;
     write_header(dev, &header, Side::A, keyring)?;

@@ -6,7 +6,7 @@
 //! ```text
 //! offset  bytes  field
 //!      0      8  magic         "STANDFST"
-//!      8      4  version       1
+//!      8      4  version       1 or 2
 //!     12      4  block size    logical block size of the disk when it was formatted, in bytes
 //!     16     16  cluster       id of the cluster
 //!     32     16  nonce         drawn by the format
@@ -19,14 +19,18 @@
 //!     88      8  mailboxes     offset of node 1's mailbox
 //!     96      8  mailbox       bytes from one mailbox to the next
 //!    104      8  total         bytes of the area
-//!    112    380  zero
+//!    112      4  medium        of the register: 0 Disk Paxos, 1 compare-and-write
+//!    116    376  zero
 //!    492     16  tag           Purpose::Header, by the cluster, over bytes 0..492
 //!    508      4  crc           CRC32C of bytes 0..508
 //!    512
 //! ```
 //!
-//! Magic, version, cluster and CRC keep their places in all versions. The CRC tells damage from a
+//! Version 1 knows no medium but Disk Paxos, whose areas are version 1 still; an area of version 2
+//! a program that does not know compare-and-write refuses. Magic, version, cluster and CRC keep their places in all versions. The CRC tells damage from a
 //! wrong secret: a good CRC with a wrong tag was written whole, by somebody else.
+
+use serde::Serialize;
 
 use crate::frame::layout::{Field, tiles};
 use crate::frame::tag::{Author, Keyring, Purpose, TAG_LEN};
@@ -37,8 +41,8 @@ use super::{AreaNonce, Geometry, MAILBOX_LEN, REGION_LEN, SECTOR_LEN, SLOT_LEN, 
 /// The first bytes of an area.
 pub(super) const AREA_MAGIC: [u8; 8] = *b"STANDFST";
 
-/// The only version there is.
-const VERSION: u32 = 1;
+/// The newest version.
+const VERSION: u32 = 2;
 
 const MAGIC: Field = Field::new(0, 8);
 const VERSION_AT: Field = Field::new(8, 4);
@@ -46,14 +50,45 @@ const BLOCK_SIZE: Field = Field::new(12, 4);
 const CLUSTER: Field = Field::new(16, 16);
 const NONCE: Field = Field::new(32, 16);
 const LAYOUT: Field = Field::new(48, 64);
-const ZERO: Field = Field::new(112, 380);
+const MEDIUM: Field = Field::new(112, 4);
+const ZERO: Field = Field::new(116, 376);
 const TAG: Field = Field::new(492, TAG_LEN);
 const CRC: Field = Field::new(508, 4);
 
-const FIELDS: [Field; 9] = [
-    MAGIC, VERSION_AT, BLOCK_SIZE, CLUSTER, NONCE, LAYOUT, ZERO, TAG, CRC,
+const FIELDS: [Field; 10] = [
+    MAGIC, VERSION_AT, BLOCK_SIZE, CLUSTER, NONCE, LAYOUT, MEDIUM, ZERO, TAG, CRC,
 ];
 const _: () = assert!(tiles(&FIELDS, SECTOR_LEN));
+
+/// How the register in an area is changed; fixed when the area is formatted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Medium {
+    /// By Disk Paxos: plain writes, each node into its own block.
+    #[default]
+    Paxos,
+    /// By SCSI COMPARE AND WRITE of one record.
+    CompareAndWrite,
+}
+
+impl Medium {
+    /// As it is written on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Medium::Paxos => "paxos",
+            Medium::CompareAndWrite => "compare-and-write",
+        }
+    }
+
+    /// The first version of the header that knows it, and its number there.
+    const fn code(self) -> (u32, u32) {
+        match self {
+            Medium::Paxos => (1, 0),
+            Medium::CompareAndWrite => (2, 1),
+        }
+    }
+}
 
 /// What a header says, once it is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +101,8 @@ pub struct Header {
     pub block_size: u32,
     /// Where everything is.
     pub geometry: Geometry,
+    /// How the register is changed.
+    pub medium: Medium,
 }
 
 /// Whether a copy of the header should be written again.
@@ -107,6 +144,9 @@ pub enum HeaderError {
     /// Whole, of this cluster's id, but sealed with another secret.
     #[error("the disk area names this cluster but was sealed with another cluster secret")]
     WrongKey,
+    /// Authentic, but the register is changed in a way that its version does not know.
+    #[error("the register of the disk area is of a kind that this program does not know")]
+    Medium,
     /// Authentic, but its offsets are not those of this version.
     #[error("the disk area is laid out in a way that this program does not know")]
     Geometry,
@@ -146,7 +186,7 @@ impl HeaderError {
                 "this node's secret is not that of the node which formatted the disk: join this \
                  node to the cluster again, or format the disk if the secret was renewed"
             }
-            HeaderError::Geometry => {
+            HeaderError::Medium | HeaderError::Geometry => {
                 "run the same version of Standfast on all nodes; if they are the same, report this"
             }
         }
@@ -160,6 +200,7 @@ impl HeaderError {
             | HeaderError::Foreign { .. }
             | HeaderError::Version { .. }
             | HeaderError::WrongKey
+            | HeaderError::Medium
             | HeaderError::Geometry => true,
         }
     }
@@ -171,7 +212,7 @@ impl HeaderError {
             HeaderError::NotOurs => 1,
             HeaderError::Torn => 2,
             HeaderError::Version { .. } => 3,
-            HeaderError::Geometry => 4,
+            HeaderError::Geometry | HeaderError::Medium => 4,
             HeaderError::WrongKey => 5,
             HeaderError::Foreign { .. } => 6,
             HeaderError::Mixed => 7,
@@ -184,7 +225,9 @@ impl Header {
     pub fn encode(&self, keyring: &Keyring, out: &mut Slot) {
         out.fill(0);
         MAGIC.put(out, &AREA_MAGIC);
-        VERSION_AT.put(out, &VERSION.to_le_bytes());
+        let (version, medium) = self.medium.code();
+        VERSION_AT.put(out, &version.to_le_bytes());
+        MEDIUM.put(out, &medium.to_le_bytes());
         BLOCK_SIZE.put(out, &self.block_size.to_le_bytes());
         CLUSTER.put(out, &self.cluster);
         NONCE.put(out, &self.nonce);
@@ -224,9 +267,10 @@ impl Header {
     ) -> Result<Header, HeaderError> {
         let sector = intact(copy)?;
         let found = u32::from_le_bytes(VERSION_AT.get(sector));
-        if found != VERSION {
+        if found == 0 || found > VERSION {
             return Err(HeaderError::Version { found });
         }
+        let version = found;
         let found: ClusterId = CLUSTER.get(sector);
         if found != *cluster {
             return Err(HeaderError::Foreign { cluster: found });
@@ -239,7 +283,13 @@ impl Header {
         let geometry = Geometry::new(layout[0])
             .filter(|geometry| layout_bytes(*geometry) == layout)
             .ok_or(HeaderError::Geometry)?;
+        let medium = u32::from_le_bytes(MEDIUM.get(sector));
+        let media = [Medium::Paxos, Medium::CompareAndWrite];
+        let medium = media
+            .into_iter()
+            .find(|known| known.code() == (version, medium));
         Ok(Header {
+            medium: medium.ok_or(HeaderError::Medium)?,
             cluster: *cluster,
             nonce: NONCE.get(sector),
             block_size: u32::from_le_bytes(BLOCK_SIZE.get(sector)),

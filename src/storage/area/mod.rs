@@ -23,8 +23,10 @@
 //! belong to the command line; the daemon's disk threads use the geometry and the codecs.
 
 mod block;
+mod compare;
 mod device;
 mod header;
+mod record;
 mod report;
 mod survey;
 #[cfg(test)]
@@ -35,9 +37,15 @@ use serde::Serialize;
 pub use block::{
     BlockLost, NewestBlock, SlotError, StoredBlock, decode_block, encode_block, newest_block,
 };
+pub use compare::{
+    CompareAndWrite, Contender, ContestReport, FAKES, SelfTestError, Verdict, self_test,
+};
 pub use device::{AreaError, Blocks, FormatOptions, format, read_header, repair};
-pub use header::{Header, HeaderError, Repair};
-pub use report::{AreaReport, BlockReport, HeaderReport, HeartbeatReport, NodeReport, show};
+pub use header::{Header, HeaderError, Medium, Repair};
+pub use record::{RECORD_LEN, StoredRecord, decode_record, encode_record, read_record};
+pub use report::{
+    AreaReport, BlockReport, HeaderReport, HeartbeatReport, NodeReport, RecordReport, show,
+};
 pub use survey::{Found, survey};
 
 use crate::model::{NODES_MAX, NodeId};
@@ -81,6 +89,16 @@ impl Side {
         match self {
             Side::A => Side::B,
             Side::B => Side::A,
+        }
+    }
+
+    /// The copy that a block with so many writes stands in, where a record names it.
+    #[must_use]
+    pub const fn of_writes(writes: u64) -> Side {
+        if writes.is_multiple_of(2) {
+            Side::A
+        } else {
+            Side::B
         }
     }
 

@@ -10,8 +10,8 @@ use crate::model::{ClusterId, Incarnation, NodeId, TaskIndex, TaskState};
 
 use super::device::read;
 use super::{
-    AreaError, Blocks, Header, NewestBlock, REGION_LEN, Repair, SLOT_LEN, Side, hex, newest_block,
-    read_header, split_region,
+    AreaError, Blocks, Header, Medium, NewestBlock, REGION_LEN, Repair, SLOT_LEN, Side, hex,
+    newest_block, read_header, read_record, split_region,
 };
 
 /// An area at the moment of reading.
@@ -21,6 +21,8 @@ pub struct AreaReport {
     pub size_bytes: u64,
     /// The header, if there is a good one.
     pub header: Option<HeaderReport>,
+    /// The record, where the register is changed by compare-and-write and ever was.
+    pub record: Option<RecordReport>,
     /// Each node that has written anything, or whose slots are damaged, by rising id.
     pub nodes: Vec<NodeReport>,
     /// All that is wrong, in words. Empty on a sound area.
@@ -40,6 +42,23 @@ pub struct HeaderReport {
     pub nodes_max: u8,
     /// Bytes of the area.
     pub area_bytes: u64,
+    /// How the register is changed.
+    pub register: Medium,
+}
+
+/// The record that is changed by compare-and-write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RecordReport {
+    /// Number of the image.
+    pub count: u64,
+    /// Ballot in which the disk has accepted the value.
+    pub bal: u64,
+    /// Epoch of the value.
+    pub value_epoch: u64,
+    /// The node whose block holds the value.
+    pub held_by: Option<NodeId>,
+    /// The node that wrote the image.
+    pub writer: NodeId,
 }
 
 /// What one node has written.
@@ -106,6 +125,7 @@ pub fn show(
     let mut report = AreaReport {
         size_bytes: dev.size(),
         header: None,
+        record: None,
         nodes: Vec::new(),
         problems: Vec::new(),
     };
@@ -125,6 +145,9 @@ pub fn show(
         Err(error) => return Err(error),
     };
     report.header = Some(header_report(&header));
+    if header.medium == Medium::CompareAndWrite {
+        report.record = record_report(dev, &header, keyring, &mut report.problems)?;
+    }
     let mut region = vec![0; REGION_LEN];
     for node in header.geometry.nodes() {
         let Some(offset) = header.geometry.region(node) else {
@@ -137,6 +160,37 @@ pub fn show(
         }
     }
     Ok(report)
+}
+
+/// The record; what is wrong goes to `problems`.
+fn record_report(
+    dev: &impl Blocks,
+    header: &Header,
+    keyring: &Keyring,
+    problems: &mut Vec<String>,
+) -> Result<Option<RecordReport>, AreaError> {
+    let (stored, value) = match read_record(dev, header, keyring)? {
+        Ok(found) => found,
+        Err(error) => {
+            problems.push(format!("the register's record: {error}"));
+            return Ok(None);
+        }
+    };
+    let record = stored.record;
+    let held_by = record.place.map(|place| place.node);
+    if let (None, Some(node)) = (value, held_by) {
+        problems.push(format!(
+            "the register's record names a value of node {node} that is not there; a node that \
+             knows it stores it anew"
+        ));
+    }
+    Ok(stored.writer.map(|(writer, _)| RecordReport {
+        count: record.count,
+        bal: record.bal.0,
+        value_epoch: record.epoch,
+        held_by,
+        writer,
+    }))
 }
 
 /// One node's region, which is not blank; what is wrong goes to `problems`.
@@ -213,6 +267,7 @@ fn header_report(header: &Header) -> HeaderReport {
         block_size: header.block_size,
         nodes_max: header.geometry.nodes_max(),
         area_bytes: header.geometry.total(),
+        register: header.medium,
     }
 }
 

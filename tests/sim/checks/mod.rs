@@ -67,7 +67,7 @@ pub(crate) struct Checks {
 }
 
 /// What is counted beside the faults; everything must happen in an everyday run.
-pub(crate) const COUNTED: [&str; 25] = [
+pub(crate) const COUNTED: [&str; 30] = [
     "start",
     "adopted",
     "released by the guard",
@@ -93,6 +93,11 @@ pub(crate) const COUNTED: [&str; 25] = [
     "refused write",
     "fenced",
     "fence failed",
+    "refused record",
+    "command refused",
+    "command without an answer",
+    "command sent twice",
+    "command done late",
 ];
 
 impl Checks {

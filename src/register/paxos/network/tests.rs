@@ -1,7 +1,7 @@
 //! Three registers whose disk goes away.
 
 use super::*;
-use crate::register::{Block, BlockSeen, Event, Memory, News, Order};
+use crate::register::{Block, BlockSeen, Event, Memory, News, Order, Seen};
 use crate::time::Span;
 
 const BACKOFF: Span = Span(1_000);
@@ -74,15 +74,8 @@ impl Trio {
         self.now += Span(10);
         let (begun, ended) = (self.now, self.now + Span(1));
         self.now = ended;
-        let blocks = self.blocks.clone();
-        self.feed(
-            index,
-            Event::ReadDone {
-                begun,
-                ended,
-                blocks: &blocks,
-            },
-        );
+        let seen = &Seen::Blocks(self.blocks.clone());
+        self.feed(index, Event::ReadDone { begun, ended, seen });
     }
 
     /// Everything that follows at once is done: files written, messages carried, disk served.

@@ -2,6 +2,8 @@
 //! where an area should be.
 
 mod blocks;
+mod compare;
+mod record;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -95,6 +97,7 @@ fn options(nodes_max: u8) -> FormatOptions {
         nonce: AREA,
         block_size: 512,
         nodes_max,
+        medium: Medium::Paxos,
     }
 }
 
@@ -277,7 +280,7 @@ fn each_thing_found_instead_of_a_header_has_its_name() {
         nonce: [1; 16],
         ..header
     });
-    let newer = resealed(good, |slot| slot[8] = 2);
+    let newer = resealed(good, |slot| slot[8] = 3);
     let odd = resealed(good, |slot| slot[48] = 3);
     let foreign_error = HeaderError::Foreign {
         cluster: foreign_id,
@@ -305,7 +308,7 @@ fn each_thing_found_instead_of_a_header_has_its_name() {
     for (bad, error) in [
         (foreign, foreign_error),
         (other_key, HeaderError::WrongKey),
-        (newer, HeaderError::Version { found: 2 }),
+        (newer, HeaderError::Version { found: 3 }),
         (odd, HeaderError::Geometry),
     ] {
         assert_eq!(read(&bad, &bad), Err(error));
