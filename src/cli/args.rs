@@ -161,7 +161,7 @@ pub enum DiskCommand {
     /// Show what the cluster's area on a disk holds
     #[command(long_about = help::SHOW)]
     Show(ShowArgs),
-    /// Show who has reserved a disk, and which paths may write
+    /// Show who has reserved a disk
     #[command(long_about = help::RESERVATIONS)]
     Reservations(ReservationsArgs),
     /// End this cluster's reservation of a disk for good
@@ -211,7 +211,7 @@ pub struct ShowArgs {
 #[command(
     after_help = "Example:\n  standfast disk reservations /dev/disk/by-id/wwn-0x600508b1001c\n\n\
         With --json: {device, disks: [{identity, vendor, product, size_bytes, paths: [{path, \
-        answers,\nmay_write, trouble}], capabilities, generation, holder: {key, whose, kind}, \
+        answers,\nkeys, trouble}], capabilities, generation, holder: {key, whose, kind}, \
         registrations: [{key,\nwhose, initiator, target_port, holds}], problems}]}; null where \
         nothing is known."
 )]
