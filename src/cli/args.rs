@@ -168,7 +168,7 @@ pub enum DiskCommand {
     /// Test from two nodes whether a disk array is fit for a cluster
     #[command(long_about = help::CERTIFY)]
     Certify(CertifyArgs),
-    /// Show who has reserved a disk, and which paths may write
+    /// Show who has reserved a disk
     #[command(long_about = help::RESERVATIONS)]
     Reservations(ReservationsArgs),
     /// End this cluster's reservation of a disk for good
@@ -301,7 +301,7 @@ pub struct CertifyArgs {
 #[command(
     after_help = "Example:\n  standfast disk reservations /dev/disk/by-id/wwn-0x600508b1001c\n\n\
         With --json: {device, disks: [{identity, vendor, product, size_bytes, paths: [{path, \
-        answers,\nmay_write, trouble}], capabilities, generation, holder: {key, whose, kind}, \
+        answers,\nkeys, trouble}], capabilities, generation, holder: {key, whose, kind}, \
         registrations: [{key,\nwhose, initiator, target_port, holds}], problems}]}; null where \
         nothing is known."
 )]

@@ -90,7 +90,7 @@ Exits with 1 if the array is not fit, and with 4 if the test could not be run.";
 /// `disk reservations`.
 pub(super) const RESERVATIONS: &str = "\
 Shows who has reserved a disk: for each disk below the device its name, what it can, who holds it, \
-every registered key with whose it is, and which paths of this node may write. Reads only, and \
+every registered key with whose it is, and which paths of this node answer. Reads only, and \
 needs neither daemon nor configuration. Exits with 1 if a path does not answer.\n\n\
 A volume with `reservation = \"scsi\"` needs a disk that knows write exclusive, registrants only, \
 and keeps it over a loss of power. The name shown is what `identity` takes.";

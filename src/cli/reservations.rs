@@ -44,7 +44,7 @@ struct DiskReport {
 struct PathReport {
     path: String,
     answers: bool,
-    may_write: Option<bool>,
+    keys: Option<usize>,
     trouble: Option<String>,
 }
 
@@ -146,16 +146,15 @@ fn examine(disk: &Disk, names: &Names) -> DiskReport {
     for path in 0..unit.paths() {
         asks.push((path, Ask::Keys));
         asks.push((path, Ask::Holder));
-        asks.push((path, Ask::MayWrite));
     }
     let answers = unit.round(&asks, PATIENCE);
-    for (path, told) in answers.chunks_exact(3).enumerate() {
+    for (path, told) in answers.chunks_exact(2).enumerate() {
         let trouble = told.iter().find_map(|answer| answer.as_ref().err());
         let one = PathReport {
             path: unit.path_name(path),
             answers: told[0].is_ok(),
-            may_write: match &told[2] {
-                Ok(Answer::May(may)) => Some(*may),
+            keys: match &told[0] {
+                Ok(Answer::Keys { keys, .. }) => Some(keys.len()),
                 Ok(_) | Err(_) => None,
             },
             trouble: trouble.map(ToString::to_string),
@@ -285,14 +284,11 @@ fn print(report: &DiskReport, out: &mut dyn Write) -> io::Result<()> {
 
 fn print_paths(report: &DiskReport, out: &mut dyn Write) -> io::Result<()> {
     let rows = report.paths.iter().map(|path| {
-        let may = match (path.answers, path.may_write) {
-            (_, Some(may)) => yes(may),
-            (true, None) => "unknown".to_owned(),
-            (false, None) => words::NOTHING.to_owned(),
-        };
-        [path.path.clone(), yes(path.answers), may]
+        let count = |keys: usize| keys.to_string();
+        let keys = path.keys.map_or_else(|| words::NOTHING.to_owned(), count);
+        [path.path.clone(), yes(path.answers), keys]
     });
-    let heading = ["PATH OF THIS NODE", "ANSWERS", "MAY WRITE"];
+    let heading = ["PATH OF THIS NODE", "ANSWERS", "SEES KEYS"];
     writeln!(out, "{}", table::columns(heading, rows.collect()))
 }
 

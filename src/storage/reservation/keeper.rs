@@ -1,9 +1,12 @@
 //! Watches a unit that was taken: is it still this node's, and may every path write?
 //!
 //! ```text
-//! each poll      READ KEYS by one path; if the generation moved, a whole look
-//! now and then   a whole look: keys, holder, and of every path whether it may write
+//! each poll      READ KEYS by one path; if anything moved, a whole look
+//! now and then   a whole look: keys and holder by every path
 //! ```
+//! A path that has lost its registration shows by the own key being there less often than there are
+//! paths; then each is asked.
+//!
 //! A poll that reaches the unit by no path says nothing but that: whoever cannot reach it cannot
 //! write to it either, and is the business of the lease.
 //!
@@ -65,6 +68,10 @@ pub struct Keeper {
     own: Key,
     patience: Duration,
     generation: Option<u32>,
+    /// How often the own key was there.
+    copies: usize,
+    /// So many copies are right for so many paths: each was asked.
+    proven: Option<(usize, usize)>,
     polls: u32,
     lost: Vec<bool>,
     /// Told already.
@@ -77,8 +84,8 @@ struct Seen {
     generation: Option<u32>,
     keys: Vec<u64>,
     holder: Option<Option<Held>>,
-    /// Paths that may not write.
-    refused: Vec<usize>,
+    /// How often the own key is there.
+    copies: usize,
 }
 
 impl Keeper {
@@ -90,6 +97,8 @@ impl Keeper {
             own,
             patience,
             generation: None,
+            copies: 0,
+            proven: None,
             polls: 0,
             lost: vec![false; paths],
             strangers: Vec::new(),
@@ -117,7 +126,9 @@ impl Keeper {
             self.look(unit, self.paths(), &mut found)
         } else {
             let seen = self.glance(unit, &mut found);
-            let moved = seen.generation.is_some() && seen.generation != self.generation;
+            // Some targets count no generation when a path is unregistered.
+            let same = seen.generation == self.generation && seen.copies == self.copies;
+            let moved = seen.generation.is_some() && !same;
             // A path that hangs is not waited for each time.
             match moved {
                 true => self.look(unit, self.living(), &mut found),
@@ -158,7 +169,7 @@ impl Keeper {
     /// Everything, by these paths. By each of them the holder too: any may be the one that hangs.
     fn look(&mut self, unit: &mut dyn Unit, paths: Vec<usize>, found: &mut Vec<Found>) -> Seen {
         let mut seen = Seen::default();
-        let asks = [Ask::Keys, Ask::Holder, Ask::MayWrite];
+        let asks = [Ask::Keys, Ask::Holder];
         let every = |path: usize| asks.iter().map(move |ask| (path, ask.clone())).collect();
         let all = paths.into_iter().flat_map(|path| -> Vec<_> { every(path) });
         self.ask(unit, all.collect(), &mut seen, found);
@@ -175,21 +186,19 @@ impl Keeper {
         let answers = unit.round(&asks, self.patience);
         let mut answered: Vec<usize> = Vec::new();
         let mut silent: Vec<(usize, Fault)> = Vec::new();
-        for ((path, ask), answer) in asks.into_iter().zip(answers) {
+        for ((path, _), answer) in asks.into_iter().zip(answers) {
             match answer {
                 Ok(Answer::Keys { generation, keys }) => {
                     seen.generation = Some(generation);
+                    let copies = keys.iter().filter(|key| **key == self.own.number()).count();
+                    seen.copies = seen.copies.max(copies);
                     let new = |key: &u64| !seen.keys.contains(key);
                     let new: Vec<u64> = keys.into_iter().filter(new).collect();
                     seen.keys.extend(new);
                 }
                 Ok(Answer::Holder(held)) => seen.holder = Some(held),
-                Ok(Answer::May(false)) => seen.refused.push(path),
                 Err(fault) if fault.is_of_the_path() => {
-                    // A port in standby reads keys and writes nothing: it lives.
-                    if ask != Ask::MayWrite {
-                        silent.push((path, fault));
-                    }
+                    silent.push((path, fault));
                     continue;
                 }
                 Ok(_) | Err(_) => {}
@@ -234,11 +243,11 @@ impl Keeper {
                 Err(_) => settled = false,
             }
         }
-        if !heir && holder.is_some() && !seen.refused.is_empty() {
-            settled = false;
-            self.register(unit, &seen.refused, found);
+        if !heir && holder.is_some() {
+            settled &= self.mend_paths(unit, seen.copies, found);
         }
         // What is not settled is looked at again with the next poll.
+        self.copies = seen.copies;
         self.generation = seen.generation.filter(|_| settled && !heir);
     }
 
@@ -308,6 +317,31 @@ impl Keeper {
         let path = self.paths()[0];
         let answer = unit.round(&[(path, ask.clone())], self.patience).pop();
         answer.map_or(Ok(()), |answer| answer.map(drop))
+    }
+
+    /// Finds the paths that have lost their registration and gives it back. False if there were
+    /// any.
+    fn mend_paths(&mut self, unit: &mut dyn Unit, copies: usize, found: &mut Vec<Found>) -> bool {
+        let living = self.living();
+        let counted = (copies, living.len());
+        if copies >= living.len() || self.proven == Some(counted) {
+            return true;
+        }
+        let key = self.own.number();
+        let ask = |path: &usize| (*path, Ask::IsRegistered { key });
+        let asks: Vec<(usize, Ask)> = living.iter().map(ask).collect();
+        let answers = unit.round(&asks, self.patience);
+        let told = living.iter().zip(&answers);
+        let refused: Vec<usize> = told
+            .filter(|(_, answer)| **answer == Ok(Answer::Registered(false)))
+            .map(|(path, _)| *path)
+            .collect();
+        if refused.is_empty() {
+            self.proven = Some(counted).filter(|_| answers.iter().all(Result::is_ok));
+            return true;
+        }
+        self.register(unit, &refused, found);
+        false
     }
 
     fn register(&mut self, unit: &mut dyn Unit, paths: &[usize], found: &mut Vec<Found>) {

@@ -245,7 +245,13 @@ fn scsi(device: &ScsiPath, ask: &Ask) -> Result<Answer, ScsiFault> {
                 outlives_power: told.outlives_power,
                 has_type: told.has(TYPE),
             }),
-        Ask::MayWrite => device.may_write(COMMAND_MAX).map(Answer::May),
+        Ask::IsRegistered { key } => match order(Action::Register, key, key, true) {
+            Ok(_) => Ok(Answer::Registered(true)),
+            Err(error) if matches!(error.fault(), ScsiFault::Conflict) => {
+                Ok(Answer::Registered(false))
+            }
+            Err(error) => Err(error),
+        },
         Ask::Register { key } => order(Action::RegisterAndIgnore, 0, key, true),
         // APTPL is the unit's, and the last register by anybody sets it.
         Ask::Unregister { key } => order(Action::Register, key, 0, true),
@@ -282,8 +288,8 @@ fn nvme(device: &ScsiPath, ask: &Ask) -> Result<Answer, ScsiFault> {
         }),
         // Read from sysfs instead.
         Ask::Identity => Ok(Answer::Identities(Vec::new())),
-        // A host registers for all its paths at once.
-        Ask::MayWrite => Ok(Answer::May(true)),
+        // A host registers for all its paths at once: what is there, the keys tell.
+        Ask::IsRegistered { .. } => Ok(Answer::Registered(true)),
         Ask::Register { key } => done(calls.register(key)),
         Ask::Unregister { .. } => done(calls.register(0)),
         Ask::Reserve { key } => done(calls.reserve(key)),

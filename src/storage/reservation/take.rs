@@ -4,15 +4,15 @@
 //! ```text
 //! 1  look       names, keys, holder, capabilities      by every path at once
 //! 2  register   own key, by every path at once
-//! 3  look       keys, holder; may each path write?
+//! 3  look       keys, holder; is the own key there once for each path?
 //! 4  reserve, or preempt and abort the former owner
-//! 5  look       keys, holder; may each path write?      -> taken
+//! 5  look       the same                               -> taken
 //! ```
 //! Five round trips, one after the other, whether the unit was free or one former owner held it;
-//! two more for each further key. Nothing is written before the first look has shown that the unit
-//! is the right one and that nobody came later. What was lost on the way (an error after the
-//! command was done, a key gone before it was preempted) shows in the next look and in nothing
-//! else.
+//! three more for each further key: preempt, reset, look. Nothing is written before the first look
+//! has shown that the unit is the right one and that nobody came later. What was lost on the way
+//! (an error after the command was done, a key gone before it was preempted) shows in the next look
+//! and in nothing else.
 
 use std::time::{Duration, Instant};
 
@@ -57,8 +57,10 @@ pub(super) struct Look {
     pub(super) holder: Option<Held>,
     pub(super) outlives_power: bool,
     pub(super) has_type: bool,
-    /// Paths that may not write.
+    /// Paths that turned out not to be registered.
     pub(super) refused: Vec<usize>,
+    /// How often the own key is there: once for each path, if the unit counts so.
+    pub(super) copies: usize,
 }
 
 /// What is to be done next.
@@ -166,6 +168,8 @@ pub fn take(
 /// A look that is being put together.
 #[derive(Default)]
 struct Seen {
+    /// The own key.
+    own: u64,
     look: Option<Look>,
     /// The holder was told.
     told: bool,
@@ -189,27 +193,23 @@ impl Seen {
         match answer {
             // Read at slightly different moments: what any path shows counts.
             Ok(Answer::Keys { keys, .. }) => {
+                let copies = keys.iter().filter(|key| **key == self.own).count();
+                look.copies = look.copies.max(copies);
                 let new = |key: &u64| !look.keys.contains(key);
                 let new: Vec<u64> = keys.into_iter().filter(new).collect();
                 look.keys.extend(new);
             }
             Ok(Answer::Holder(held)) => (look.holder, self.told) = (held, true),
             Ok(Answer::Identities(found)) => self.names.push((path, found)),
-            Ok(Answer::May(false)) => look.refused.push(path),
             Ok(Answer::Capabilities {
                 outlives_power,
                 has_type,
             }) => (look.outlives_power, look.has_type) = (outlives_power, has_type),
-            Ok(Answer::May(true) | Answer::Done) => {}
-            Err(fault) if fault.is_of_the_path() => {
-                // A port in standby reads keys and writes nothing: it lives.
-                if *ask != Ask::MayWrite || matches!(fault, Fault::Late(_)) {
-                    self.dead.push(path);
-                }
-            }
+            Ok(Answer::Registered(_) | Answer::Done) => {}
+            Err(fault) if fault.is_of_the_path() => self.dead.push(path),
             Err(_) if *ask == Ask::Identity => self.names.push((path, Vec::new())),
             // Not every unit tells; the keys decide.
-            Err(_) if matches!(ask, Ask::Capabilities | Ask::MayWrite) => {}
+            Err(_) if *ask == Ask::Capabilities => {}
             Err(fault) => return Err(TakeError::Refused { fault }),
         }
         Ok(())
@@ -294,7 +294,7 @@ impl Attempt<'_> {
         let (mut looks, mut odd) = (0, 0);
         while looks < LOOKS_MAX {
             self.bounded()?;
-            let Some(look) = self.look()? else {
+            let Some(mut look) = self.look()? else {
                 if self.alive.is_empty() {
                     self.unit.pause(LOOK_AGAIN);
                     self.alive = (0..self.unit.paths()).collect();
@@ -302,6 +302,9 @@ impl Attempt<'_> {
                 continue;
             };
             looks += 1;
+            if !self.registered.is_empty() && look.copies < self.alive.len() {
+                self.find_refused(&mut look);
+            }
             self.may_hold = look
                 .holder
                 .is_some_and(|held| held.key == self.own.number());
@@ -366,12 +369,12 @@ impl Attempt<'_> {
             if !self.proven.contains(&path) {
                 asks.push((path, Ask::Identity));
             }
-            if self.registered.contains(&path) {
-                asks.push((path, Ask::MayWrite));
-            }
         }
         let answers = self.round(&asks);
-        let mut seen = Seen::default();
+        let mut seen = Seen {
+            own: self.own.number(),
+            ..Seen::default()
+        };
         for ((path, ask), answer) in asks.iter().zip(answers) {
             seen.take_in(*path, ask, answer)?;
         }
@@ -413,6 +416,22 @@ impl Attempt<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Which path has no registration? Not every unit counts a key once for each path.
+    fn find_refused(&mut self, look: &mut Look) {
+        let key = self.own.number();
+        let asks: Vec<(usize, Ask)> = self
+            .alive
+            .iter()
+            .map(|path| (*path, Ask::IsRegistered { key }))
+            .collect();
+        let answers = self.round(&asks);
+        for ((path, _), answer) in asks.iter().zip(answers) {
+            if answer == Ok(Answer::Registered(false)) {
+                look.refused.push(*path);
+            }
+        }
     }
 
     /// Removes a key. Whatever comes of it, the next look tells.

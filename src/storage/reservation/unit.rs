@@ -16,8 +16,15 @@ pub enum Ask {
     Holder,
     /// REPORT CAPABILITIES.
     Capabilities,
-    /// May this path write? Changes nothing.
-    MayWrite,
+    /// Is this path registered with this key? A REGISTER of the key that it has: refused without
+    /// one, and else changing nothing but the generation.
+    ///
+    /// A write would tell as well, were there one that writes nothing: targets are known that
+    /// judge by the data that comes with a command, and let one without data pass.
+    IsRegistered {
+        /// The key this path is to have.
+        key: u64,
+    },
     /// REGISTER AND IGNORE EXISTING KEY, so that it outlives a loss of power.
     Register {
         /// The key this path is to have.
@@ -81,8 +88,8 @@ pub enum Answer {
         /// The type that is used here is known.
         has_type: bool,
     },
-    /// Whether this path may write.
-    May(bool),
+    /// Whether this path is registered with the key.
+    Registered(bool),
 }
 
 /// Why nothing came back, or not what was asked for.

@@ -441,27 +441,6 @@ impl ScsiPath {
         self.write_through(&Cdb::write(extent), data, extent, timeout)
     }
 
-    /// May this path write? A WRITE(16) of no blocks, which changes nothing and is refused like any
-    /// other by a reservation (SBC-3 5.34: a length of zero is no error).
-    ///
-    /// # Errors
-    ///
-    /// As every command; [`Fault::Conflict`] is answered with false.
-    pub fn may_write(&self, timeout: Duration) -> Result<bool, CommandError> {
-        let nothing = Extent {
-            block: 0,
-            blocks: 0,
-        };
-        match self.send(&Cdb::write(nothing).without_fua(), Transfer::None, timeout) {
-            Ok(_) => Ok(true),
-            Err(CommandError {
-                fault: Fault::Conflict,
-                ..
-            }) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
     /// SYNCHRONIZE CACHE(10), or (16) where the extent needs it: everything there is on the medium.
     ///
     /// # Errors

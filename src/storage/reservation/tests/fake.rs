@@ -23,6 +23,8 @@ pub(super) struct Spc {
     pub(super) outlives_power: bool,
     pub(super) has_type: bool,
     pub(super) name: String,
+    /// Tells a key once, on however many paths it is.
+    pub(super) counts_once: bool,
     pub(super) resets: u32,
     /// Paths whose commands a preempt has aborted.
     pub(super) aborted: Vec<Nexus>,
@@ -108,10 +110,14 @@ impl Spc {
         let done = |result: Result<(), Fault>| result.map(|()| Answer::Done);
         match *ask {
             Ask::Identity => Ok(Answer::Identities(vec![self.name.parse().unwrap()])),
-            Ask::Keys => Ok(Answer::Keys {
-                generation: self.generation,
-                keys: self.keys.values().copied().collect(),
-            }),
+            Ask::Keys => {
+                let mut keys: Vec<u64> = self.keys.values().copied().collect();
+                if self.counts_once {
+                    keys.dedup();
+                }
+                let generation = self.generation;
+                Ok(Answer::Keys { generation, keys })
+            }
             Ask::Holder => Ok(Answer::Holder(self.holder.map(|(path, kind)| Held {
                 key: if kind >= 7 { 0 } else { self.keys[&path] },
                 is_ours_in_kind: kind == 5,
@@ -120,7 +126,11 @@ impl Spc {
                 outlives_power: self.outlives_power,
                 has_type: self.has_type,
             }),
-            Ask::MayWrite => Ok(Answer::May(self.may_write(by))),
+            Ask::IsRegistered { key } => {
+                let registered = self.registered(by, key).is_ok();
+                self.generation = self.generation.wrapping_add(u32::from(registered));
+                Ok(Answer::Registered(registered))
+            }
             Ask::Register { key } => {
                 self.register(by, key);
                 Ok(Answer::Done)
@@ -188,6 +198,7 @@ impl FakeUnit {
             outlives_power: false,
             has_type: true,
             name: "naa.6001405aaaaaaaaaaaaaaaaaaaaaaaaa".to_owned(),
+            counts_once: false,
             resets: 0,
             aborted: Vec::new(),
         };

@@ -173,3 +173,20 @@ fn a_path_that_hangs_costs_one_poll_its_patience() {
     }
     assert_eq!(unit.now() - begun, PATIENCE);
 }
+
+#[test]
+fn where_keys_are_counted_once_the_paths_are_asked_once() {
+    let (mut unit, mut keeper) = kept();
+    unit.spc.lock().counts_once = true;
+    let asked = |unit: &FakeUnit| unit.count(|ask| matches!(ask, Ask::IsRegistered { .. }));
+    for _ in 0..3 {
+        assert_eq!(soon(&mut unit, &mut keeper), []);
+        assert_eq!(asked(&unit), 2, "each path, and not again");
+    }
+    // And a take there comes to its end as well.
+    let mut heir = FakeUnit::of(Arc::clone(&unit.spc), 2);
+    take_at(&mut heir, 8).unwrap();
+    assert_eq!(heir.spc.lock().writers(), [2]);
+    let by = by_node(2, 8);
+    assert_eq!(keeper.poll(&mut unit), [Found::Evicted { by }]);
+}

@@ -20,8 +20,9 @@ fn is_reserve(ask: &Ask) -> bool {
 
 fn changes(ask: &Ask) -> bool {
     match ask {
-        Ask::Identity | Ask::Keys | Ask::Holder | Ask::Capabilities | Ask::MayWrite => false,
-        Ask::Register { .. }
+        Ask::Identity | Ask::Keys | Ask::Holder | Ask::Capabilities => false,
+        Ask::IsRegistered { .. }
+        | Ask::Register { .. }
         | Ask::Unregister { .. }
         | Ask::Reserve { .. }
         | Ask::Release { .. }
@@ -212,9 +213,10 @@ fn what_was_done_before_the_path_failed_is_seen_by_another() {
 
 #[test]
 fn what_one_path_could_not_do_another_does() {
+    let any_preempt = Ask::Preempt { own: 0, victim: 0 };
     for on in [is_preempt, is_reserve] {
         let mut old = FakeUnit::new(1);
-        if on(&Ask::Preempt { own: 0, victim: 0 }) {
+        if on(&any_preempt) {
             take_at(&mut old, 7).unwrap();
         }
         let mut heir = FakeUnit::of(Arc::clone(&old.spc), 2);
