@@ -90,7 +90,7 @@ class Proxy(unittest.TestCase):
         events = []
         for asked, answered in times:
             event = Event(bytes(16))
-            event.asked, event.answered = asked, answered
+            event.asked, event.heard = asked, answered
             events.append(event)
         return events
 

@@ -56,6 +56,10 @@ class Client:
                   if one.asked > since and one.voice == "program"}
         return recent.pop() if len(recent) == 1 else None
 
+    def heard(self, node, since):
+        """Has this node answered a question asked since then, be it its kernel only?"""
+        return any(one.node == node and one.asked > since for one in self.answers[-300:])
+
     def gap(self, since):
         """The longest time without an answer that a real client would have got, in seconds, and the
         nodes before and after."""

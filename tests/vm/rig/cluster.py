@@ -18,7 +18,7 @@ from . import audit, image
 from .client import Client, SERVICE
 from .guest import Guest, Trouble, free_port, network_card, own_disk, until
 from .initiator import Initiator
-from .proxy import Path
+from .proxy import PERSISTENT_RESERVE, Path
 from .switch import Switch
 
 MIB = 1 << 20
@@ -340,7 +340,9 @@ class Cluster:
                     shutil.copy(guest.directory / name, place / f"{guest.name}-{name}")
         for node in self.nodes:
             for path in node.paths:
-                lines = [f"{event.asked:.4f} {event}" for event in path.events[-2000:]]
+                kept = [event for event in path.events[:-2000]
+                        if event.operation in PERSISTENT_RESERVE] + path.events[-2000:]
+                lines = [f"{event.asked:.4f} {event}" for event in kept]
                 lines += [f"{operation:02x}: {count}" for operation, count in path.counts().items()]
                 (place / f"{path.name}.log").write_text("\n".join(lines))
             try:

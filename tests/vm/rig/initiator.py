@@ -12,7 +12,8 @@ from .guest import Trouble
 
 # The length is said although it has a default: this target takes none for zero, and then sends
 # empty answers without end.
-KEYS = ["MaxRecvDataSegmentLength=262144", "SessionType=Normal", "HeaderDigest=None", "DataDigest=None", "InitialR2T=Yes",
+KEYS = ["MaxRecvDataSegmentLength=262144", "SessionType=Normal", "HeaderDigest=None",
+        "DataDigest=None", "InitialR2T=Yes",
         "ImmediateData=Yes", "MaxBurstLength=262144", "FirstBurstLength=65536",
         "MaxOutstandingR2T=1", "ErrorRecoveryLevel=0", "DefaultTime2Wait=0",
         "DefaultTime2Retain=0", "MaxConnections=1", "DataPDUInOrder=Yes",

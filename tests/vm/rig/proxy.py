@@ -5,6 +5,7 @@ initiator port's identity the same over power cycles: an I_T nexus is name and I
 initiator makes up a new ISID in each process, where a real adapter keeps its own.
 """
 
+import queue
 import socket
 import struct
 import threading
@@ -65,7 +66,9 @@ class Event:
 
     def __init__(self, command):
         self.asked = time.monotonic()
+        # When the target answered, and when the initiator heard of it.
         self.answered = None
+        self.heard = None
         self.command = command
         self.status = None
 
@@ -95,6 +98,7 @@ class Path:
         self.connected = True
         self.requests = threading.Event()
         self.replies = threading.Event()
+        # Seconds that each answer takes longer, side by side for commands under way at once.
         self.delay = 0.0
         # None, or status, sense and which commands (a function of the command block).
         self.answer = None
@@ -209,8 +213,6 @@ class Connection:
                 self._ask(pdu)
             elif pdu.kind == DATA_OUT and pdu.tag in self.lies:
                 continue
-            if self.path.delay:
-                time.sleep(self.path.delay)
             self.path.requests.wait()
             if self.closed:
                 return
@@ -236,21 +238,44 @@ class Connection:
 
     def _down(self):
         stream = self.target.makefile("rb")
+        waiting = queue.Queue()
+        threading.Thread(target=self._later, args=(waiting,), daemon=True).start()
         while pdu := read_pdu(stream):
+            event = None
             if pdu.kind == LOGIN_RESPONSE and self.own_isid:
                 pdu.header[8:14] = self.own_isid
             ends = pdu.kind == RESPONSE or pdu.kind == DATA_IN and pdu.header[1] & 1
             if pdu.kind == RESPONSE and pdu.tag in self.lies:
                 lie(pdu, *self.lies.pop(pdu.tag))
-            if ends and (event := self.open.pop(pdu.tag, None)):
+            if ends:
+                event = self.open.pop(pdu.tag, None)
+            if event:
                 event.answered = time.monotonic()
                 event.status = pdu.header[3]
             self.path.replies.wait()
+            if self.path.delay:
+                waiting.put((time.monotonic() + self.path.delay, pdu, event))
+            else:
+                self._pass_on(pdu, event)
+
+    def _later(self, waiting):
+        """Passes answers on when their time has come, in their order."""
+        while not self.closed:
             try:
-                self.client.sendall(pdu.bytes())
-            except OSError:
-                # Nobody hears it; the status is noted all the same.
+                at, pdu, event = waiting.get(timeout=1)
+            except queue.Empty:
                 continue
+            time.sleep(max(0.0, at - time.monotonic()))
+            self._pass_on(pdu, event)
+
+    def _pass_on(self, pdu, event):
+        try:
+            self.client.sendall(pdu.bytes())
+        except OSError:
+            # Nobody hears it; the status is noted all the same.
+            return
+        if event:
+            event.heard = time.monotonic()
 
 
 def lie(pdu, status, sense):
@@ -266,8 +291,8 @@ def lie(pdu, status, sense):
 def round_trips(events):
     """How many of these commands waited for the one before: those that overlap count once."""
     count, free = 0, 0.0
-    for event in sorted((one for one in events if one.answered), key=lambda one: one.answered):
+    for event in sorted((one for one in events if one.heard), key=lambda one: one.heard):
         if event.asked >= free:
             count += 1
-            free = event.answered
+            free = event.heard
     return count
