@@ -204,12 +204,10 @@ pub enum RegisterMedium {
 
 /// `disk contend`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example, on two nodes at the same time:\n  \
+#[command(after_help = "Example, on two nodes at the same time:\n  \
         standfast disk contend /dev/disk/by-id/wwn-0x600508b1001c --rounds 1000\n\n\
         With --json: {device, verdict: proved|not-contended|broken, rounds, won, refused, \
-        unclear, others, total}."
-)]
+        unclear, others, total}.")]
 pub struct ContendArgs {
     /// The disk, with an area
     pub device: PathBuf,

@@ -63,7 +63,11 @@ pub(super) fn contend(
     let (header, _) = read_header(&disk, &keyring, cluster).map_err(|error| failed(&error))?;
     let mut unit = LogicalUnit::open(disk.disk()).map_err(|error| {
         Failure::refused(
-            format!("{} cannot compare and write: {}", device.display(), sentence(&error)),
+            format!(
+                "{} cannot compare and write: {}",
+                device.display(),
+                sentence(&error)
+            ),
             "nothing needs to be done for a register by paxos",
         )
     })?;

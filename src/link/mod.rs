@@ -41,9 +41,7 @@ use std::path::PathBuf;
 use mio::{Registry, Token};
 
 pub use counters::{Count, Counters};
-pub use disk::{
-    AreaDisk, CannotCompare, DiskProbe, LogicalUnit, Measured, ProbeError, probe_disk,
-};
+pub use disk::{AreaDisk, CannotCompare, DiskProbe, LogicalUnit, Measured, ProbeError, probe_disk};
 pub use ethernet::group_mac;
 pub use handle::{LinkHandle, MAIL_MAX, OrderRefused};
 pub use latency::{Latency, LatencySeen};

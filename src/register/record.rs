@@ -74,12 +74,7 @@ pub enum Compared {
 
 impl Record {
     /// The image that accepts `value`, which stands at `place`, in `ballot` after this one.
-    pub(super) fn accepting(
-        &self,
-        ballot: Ballot,
-        place: Option<Place>,
-        value: &Value,
-    ) -> Record {
+    pub(super) fn accepting(&self, ballot: Ballot, place: Option<Place>, value: &Value) -> Record {
         assert!(ballot > self.bal, "ballots of the record rise");
         let (count, none) = (self.count + 1, value.epoch == 0);
         Record {
@@ -139,7 +134,10 @@ impl Value {
 impl Block {
     /// A value that is stored for a record to name, in the copy that `writes` names.
     pub(super) fn storing(writes: u64, ballot: Ballot, value: Value) -> Block {
-        assert!(value.bytes.len() <= VALUE_MAX, "it was checked when proposed");
+        assert!(
+            value.bytes.len() <= VALUE_MAX,
+            "it was checked when proposed"
+        );
         Block {
             writes,
             mbal: ballot,

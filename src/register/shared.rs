@@ -212,7 +212,10 @@ impl Shared {
     /// does not name. No image that is not known yet names the other one, for only this node's
     /// changes bring this node's copies in, and none of them is open.
     fn next_writes(&self, me: NodeId) -> u64 {
-        let record = self.image.as_ref().map_or(Record::default(), |image| image.record);
+        let record = self
+            .image
+            .as_ref()
+            .map_or(Record::default(), |image| image.record);
         let named = record.place.filter(|place| place.node == me);
         let copy = named.map_or(0, |place| 1 - place.writes % 2);
         2 * (record.count + 1) + copy

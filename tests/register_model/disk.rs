@@ -93,8 +93,15 @@ impl Disk {
         if self.record != Some(change.expected) {
             return Compared::Miscompare;
         }
-        assert!(change.new.bal >= change.expected.bal, "the record went back");
-        assert_eq!(change.new.count, change.expected.count + 1, "a number is left out");
+        assert!(
+            change.new.bal >= change.expected.bal,
+            "the record went back"
+        );
+        assert_eq!(
+            change.new.count,
+            change.expected.count + 1,
+            "a number is left out"
+        );
         assert!(change.new.makes_sense(), "{:?}", change.new);
         self.record = Some(change.new);
         self.check(0);

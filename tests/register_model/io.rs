@@ -171,7 +171,10 @@ impl World {
     /// A COMPARE AND WRITE that goes well is done between its beginning and its end. Otherwise it
     /// is done then, or later, or never. Either may be done twice.
     pub(crate) fn issue_change(&mut self, index: usize, change: Change) {
-        let under_way = self.changes.values().any(|known| known.waits_for == Some(index));
+        let under_way = self
+            .changes
+            .values()
+            .any(|known| known.waits_for == Some(index));
         assert!(!under_way, "two changes at once");
         self.numbers += 1;
         let id = self.numbers;
@@ -186,7 +189,11 @@ impl World {
         if !unclear {
             self.after(lands, index, Step::ChangeLands { change: id });
         } else if self.chance(700) {
-            let when = if self.chance(500) { lands } else { self.below(20 * HEARTBEAT) };
+            let when = if self.chance(500) {
+                lands
+            } else {
+                self.below(20 * HEARTBEAT)
+            };
             self.after(when, index, Step::ChangeLands { change: id });
         }
         if self.chance(100) {
@@ -222,7 +229,11 @@ impl World {
             return;
         }
         let done = known.outcome.unwrap_or(Compared::Unclear);
-        let outcome = if known.unclear { Compared::Unclear } else { done };
+        let outcome = if known.unclear {
+            Compared::Unclear
+        } else {
+            done
+        };
         match outcome {
             Compared::Done => self.counts.changed += 1,
             Compared::Miscompare => self.counts.refused += 1,

@@ -147,7 +147,11 @@ impl World {
         let Some(read) = reads.find(|known| known.id == read) else {
             return;
         };
-        if let Some(shared) = disk.record.as_ref().filter(|_| (read.late >> 63 == 1) == late) {
+        if let Some(shared) = disk
+            .record
+            .as_ref()
+            .filter(|_| (read.late >> 63 == 1) == late)
+        {
             read.record = Some(shared.seen());
         }
         for slot in 0..read.blocks.len() {
@@ -206,7 +210,10 @@ impl World {
                 frames.push(frame);
             }
         }
-        let shown = read.record.take().map_or(Seen::Blocks(read.blocks), Seen::Record);
+        let shown = read
+            .record
+            .take()
+            .map_or(Seen::Blocks(read.blocks), Seen::Record);
         let changed = disk.known.as_ref() != Some(&shown);
         let seen = changed.then(|| shown.clone());
         disk.known = Some(shown);

@@ -62,7 +62,9 @@ impl Shared {
         self.copies[slot][copy] = whole.then_some(block);
         match self.value() {
             Some(_) => Ok(()),
-            None => Err(format!("block {slot} is written over what the record names")),
+            None => Err(format!(
+                "block {slot} is written over what the record names"
+            )),
         }
     }
 
@@ -104,15 +106,36 @@ impl World {
         let when = self.rng.below(takes);
         let late = self.rng.skewed(self.plan.timing.detect.0 * 2);
         if !unclear {
-            self.after(when, i, Ev::ChangeLands { id, change: Box::new(change) });
+            self.after(
+                when,
+                i,
+                Ev::ChangeLands {
+                    id,
+                    change: Box::new(change),
+                },
+            );
         } else if self.rng.chance(600) {
             let when = if self.rng.chance(500) { when } else { late };
             self.checks.count("command without an answer");
-            self.after(when, i, Ev::ChangeLands { id, change: Box::new(change) });
+            self.after(
+                when,
+                i,
+                Ev::ChangeLands {
+                    id,
+                    change: Box::new(change),
+                },
+            );
         }
         if bad && self.rng.chance(20) {
             self.checks.count("command sent twice");
-            self.after(takes + late, i, Ev::ChangeLands { id, change: Box::new(change) });
+            self.after(
+                takes + late,
+                i,
+                Ev::ChangeLands {
+                    id,
+                    change: Box::new(change),
+                },
+            );
         }
         self.after(takes, i, Ev::ChangeEnds { id });
         self.nodes[i].disk.command = Some(Command {
@@ -129,7 +152,14 @@ impl World {
         let waits = waits.is_some_and(|command| command.id == id);
         // What hangs has been done already, or is done when the hang is over.
         if waits && until > self.now && id.is_multiple_of(2) {
-            self.after(until - self.now, i, Ev::ChangeLands { id, change: Box::new(change) });
+            self.after(
+                until - self.now,
+                i,
+                Ev::ChangeLands {
+                    id,
+                    change: Box::new(change),
+                },
+            );
             return;
         }
         let shared = self.disk.record.as_mut().expect("this disk has a record");
@@ -186,7 +216,11 @@ impl World {
             value.epoch == view.epoch && decoded.as_ref() == Some(view)
         };
         let found = shared.accepted.iter().rev().find(is_it).cloned();
-        let nonce = self.checks.decided.get(&view.epoch).map(|known| known.nonce);
+        let nonce = self
+            .checks
+            .decided
+            .get(&view.epoch)
+            .map(|known| known.nonce);
         if let (Some(value), None) = (found, nonce) {
             self.decided(i, value);
         }

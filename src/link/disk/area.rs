@@ -141,7 +141,7 @@ impl Area {
             blocks_untold: true,
             frames_untold: NodeSet::EMPTY,
             own: Own::Unread,
-            record: target.map(|target| RecordAt::new(target)),
+            record: target.map(RecordAt::new),
             slot: Sectors::new(SLOT_LEN),
             own_frame: None,
             heard: Frame::blank(cluster, node, incarnation),

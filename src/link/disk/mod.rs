@@ -220,7 +220,9 @@ impl DiskLink {
             Compared::Unclear => {
                 self.counters.add(Count::SendFailed);
                 let device = self.device.display();
-                self.fail(format!("{device}: a change of the register may be done or not"));
+                self.fail(format!(
+                    "{device}: a change of the register may be done or not"
+                ));
             }
         }
         out.tell(Event::DiskCompared { at, outcome });

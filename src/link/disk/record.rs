@@ -12,8 +12,8 @@ use crate::link::now;
 use crate::model::NodeId;
 use crate::register::{Change, Compared, Place, RecordSeen, Value};
 use crate::storage::area::{
-    CompareAndWrite, RECORD_LEN, REGION_LEN, SLOT_LEN, Side, SlotError, StoredRecord, decode_block, decode_record,
-    encode_record,
+    CompareAndWrite, RECORD_LEN, REGION_LEN, SLOT_LEN, Side, SlotError, StoredRecord, decode_block,
+    decode_record, encode_record,
 };
 
 /// The record as it was last read, or written by this node.

@@ -105,7 +105,9 @@ impl Register {
             return;
         };
         shared.close_later(now + delay);
-        let current = shared.image().map_or(Record::default(), |image| image.record);
+        let current = shared
+            .image()
+            .map_or(Record::default(), |image| image.record);
         let Phase::Comparing(ballot) = self.phase else {
             return;
         };
@@ -154,7 +156,9 @@ impl Register {
     /// A newer value, but this node cannot say whether it is decided.
     fn note_newer(&mut self, now: Instant, seen: Instant, bal: Ballot, on_disk: bool) {
         let mbal = self.acceptor.promised();
-        let before = self.newer.filter(|newer| newer.bal == bal && newer.mbal == mbal);
+        let before = self
+            .newer
+            .filter(|newer| newer.bal == bal && newer.mbal == mbal);
         let due = match before {
             Some(newer) => newer.due,
             None => now + self.settle_delay(),
@@ -224,7 +228,10 @@ impl Register {
     /// The change itself is ordered.
     fn comparing(&mut self, ballot: Ballot) {
         self.phase = Phase::Comparing(ballot);
-        let attempt = self.shared.as_ref().and_then(|shared| shared.attempt.as_ref());
+        let attempt = self
+            .shared
+            .as_ref()
+            .and_then(|shared| shared.attempt.as_ref());
         if let Some(proposal) = &mut self.proposal {
             proposal.tried |= attempt.is_some_and(|attempt| attempt.proposed);
         }
@@ -279,7 +286,9 @@ impl Register {
 
     fn done(&mut self, now: Instant, at: Instant, change: &Change) {
         if let Some(shared) = &mut self.shared {
-            shared.attempt.take_if(|attempt| attempt.ballot == change.new.bal);
+            shared
+                .attempt
+                .take_if(|attempt| attempt.ballot == change.new.bal);
         }
         if self.halted.is_some() {
             return;
@@ -295,7 +304,10 @@ impl Register {
 
     /// It was not done and never will be: the proposal is as little in force as before.
     fn refused(&mut self, change: &Change) {
-        let attempt = self.shared.as_ref().and_then(|shared| shared.attempt.as_ref());
+        let attempt = self
+            .shared
+            .as_ref()
+            .and_then(|shared| shared.attempt.as_ref());
         let attempt = attempt.filter(|attempt| attempt.ballot == change.new.bal);
         if let (Some(attempt), Some(proposal)) = (attempt, &mut self.proposal)
             && attempt.proposed

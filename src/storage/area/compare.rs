@@ -93,10 +93,30 @@ pub fn self_test(
     let mut nearly = inverted.clone();
     nearly[length - 1] ^= 1;
     let steps = [
-        (&before, &inverted, Compared::Done, "a block that was as expected is changed"),
-        (&nearly, &before, Compared::Miscompare, "a block with another last byte is left alone"),
-        (&before, &nearly, Compared::Miscompare, "a block that is another one is left alone"),
-        (&inverted, &before, Compared::Done, "the block is changed back"),
+        (
+            &before,
+            &inverted,
+            Compared::Done,
+            "a block that was as expected is changed",
+        ),
+        (
+            &nearly,
+            &before,
+            Compared::Miscompare,
+            "a block with another last byte is left alone",
+        ),
+        (
+            &before,
+            &nearly,
+            Compared::Miscompare,
+            "a block that is another one is left alone",
+        ),
+        (
+            &inverted,
+            &before,
+            Compared::Done,
+            "the block is changed back",
+        ),
     ];
     let mut now = &before;
     for (expected, new, answer, words) in steps {
@@ -136,7 +156,11 @@ struct Counter {
 
 impl Counter {
     fn decode(block: &[u8]) -> Counter {
-        let word = |at: usize| block[at..at + 8].first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
+        let word = |at: usize| {
+            block[at..at + 8]
+                .first_chunk()
+                .map_or(0, |b| u64::from_le_bytes(*b))
+        };
         let crc = crc32c::crc32c(&block[8..SECTOR_LEN]).to_le_bytes();
         if block[..4] != MAGIC || block[4..8] != crc {
             return Counter::default();

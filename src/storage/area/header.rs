@@ -285,7 +285,9 @@ impl Header {
             .ok_or(HeaderError::Geometry)?;
         let medium = u32::from_le_bytes(MEDIUM.get(sector));
         let media = [Medium::Paxos, Medium::CompareAndWrite];
-        let medium = media.into_iter().find(|known| known.code() == (version, medium));
+        let medium = media
+            .into_iter()
+            .find(|known| known.code() == (version, medium));
         Ok(Header {
             medium: medium.ok_or(HeaderError::Medium)?,
             cluster: *cluster,

@@ -124,11 +124,7 @@ pub fn encode_record(
     VALUE_EPOCH.put(out, &record.epoch.to_le_bytes());
     VALUE_NONCE.put(out, &record.nonce.to_le_bytes());
     VALUE_HASH.put(out, &record.hash);
-    let tag = keyring.tag(
-        Purpose::Register,
-        Author::Node(node, life),
-        &out[..TAG.at],
-    );
+    let tag = keyring.tag(Purpose::Register, Author::Node(node, life), &out[..TAG.at]);
     TAG.put(out, &tag);
     let crc = crc32c::crc32c(&out[..CRC.at]);
     CRC.put(out, &crc.to_le_bytes());
@@ -222,5 +218,8 @@ pub fn read_record(
     read(dev, offset, &mut slot)?;
     let found = decode_block(&header.nonce, (place.node, side), &slot, keyring).ok();
     let value = found.map(|found| found.block.value);
-    Ok(Ok((stored, value.filter(|value| stored.record.names(value)))))
+    Ok(Ok((
+        stored,
+        value.filter(|value| stored.record.names(value)),
+    )))
 }

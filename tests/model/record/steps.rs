@@ -191,7 +191,8 @@ impl<const N: usize, const B: usize> Recorded<N, B> {
         }
         let found = node.newest(image, self.broken != Broken::OwnValueIgnored);
         let value = choose(node.proposal, found)?;
-        self.next_ballot(node, at).map(|ballot| (ballot, image, value))
+        self.next_ballot(node, at)
+            .map(|ballot| (ballot, image, value))
     }
 
     fn send(&self, state: &mut State<N, B>, at: usize) {
@@ -402,8 +403,8 @@ impl<const N: usize, const B: usize> Recorded<N, B> {
     pub(super) fn commands_to(&self, state: &State<N, B>, actions: &mut Vec<Action>) {
         for (number, command) in state.commands.iter().enumerate() {
             let fits = command.is_some_and(|command| command.expected == state.disk.count);
-            let blindly = self.broken == Broken::NotCompared
-                && command.is_some_and(|command| !command.done);
+            let blindly =
+                self.broken == Broken::NotCompared && command.is_some_and(|command| !command.done);
             if fits || blindly {
                 actions.push(Action::Land(number as Ballot + 1));
             }
@@ -440,7 +441,8 @@ impl<const N: usize, const B: usize> Recorded<N, B> {
             actions.push(Action::AnswerLost(at));
         }
         let open = node.open.or(node.past);
-        if node.phase == Phase::Idle && open.is_some_and(|open| node.image.map(|i| i.count) == Some(open))
+        if node.phase == Phase::Idle
+            && open.is_some_and(|open| node.image.map(|i| i.count) == Some(open))
         {
             actions.push(Action::Close(at));
         }

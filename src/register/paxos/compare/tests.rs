@@ -217,7 +217,10 @@ fn an_undisturbed_proposal_takes_one_write_and_one_change() {
     assert_eq!((block.bal, &block.value), (block.mbal, &new));
     let change = table.change(0);
     assert_eq!(change.expected, before);
-    assert_eq!((change.new.count, change.new.bal), (before.count + 1, block.bal));
+    assert_eq!(
+        (change.new.count, change.new.bal),
+        (before.count + 1, block.bal)
+    );
     assert!(change.new.names(&new));
     assert!(table.drain(0).is_empty(), "not before the change is done");
     let outcome = table.disk.execute(&change);
@@ -253,7 +256,10 @@ fn nothing_is_done_before_the_changes_of_earlier_lives_are_out_of_the_way() {
     let close = table.change(0);
     let (old, new) = (close.expected, close.new);
     assert_eq!((old, new.count), (late.expected, old.count + 1));
-    assert_eq!((new.bal, new.place, new.nonce), (old.bal, old.place, old.nonce));
+    assert_eq!(
+        (new.bal, new.place, new.nonce),
+        (old.bal, old.place, old.nonce)
+    );
     let outcome = table.disk.execute(&close);
     table.compared(0, outcome);
     assert!(table.registers[0].votes());
@@ -370,7 +376,10 @@ fn after_an_unclear_outcome_the_record_tells() {
         assert!(table.registers[0].votes(), "this life remembers its ballot");
         table.wait(0);
         let close = table.change(0);
-        assert_eq!((close.expected, close.new.bal), (change.expected, change.expected.bal));
+        assert_eq!(
+            (close.expected, close.new.bal),
+            (change.expected, change.expected.bal)
+        );
         // The first one comes late, between the two: then it has won after all.
         let late = table.disk.execute(&change);
         assert_eq!(late, Compared::Done);
@@ -465,7 +474,13 @@ fn a_lost_value_is_stored_anew_by_who_knows_it() {
 #[test]
 fn a_damaged_record_stops_everything_until_it_can_be_read() {
     let mut table = Table::ready();
-    let nonsense = RecordSeen::Good(Record { epoch: 4, ..table.disk.record }, value(4, 4));
+    let nonsense = RecordSeen::Good(
+        Record {
+            epoch: 4,
+            ..table.disk.record
+        },
+        value(4, 4),
+    );
     for bad in [RecordSeen::Damaged, nonsense] {
         table.show(0, bad);
         assert_eq!(table.registers[0].trouble(), Some(Trouble::RecordDamaged));
@@ -486,7 +501,10 @@ fn a_record_that_went_back_stops_the_register() {
     let same_number = RecordSeen::Good(
         Record {
             bal: Ballot(0x9901),
-            place: Some(Place { node: node(1), writes: 9 }),
+            place: Some(Place {
+                node: node(1),
+                writes: 9,
+            }),
             epoch: 1,
             nonce: 12,
             hash: value(1, 12).hash(),

@@ -114,7 +114,10 @@ fn contest(broken_at: Option<u64>, together: bool) -> [ContestReport; 2] {
 #[test]
 fn each_change_of_a_contest_has_one_winner() {
     let [one, two] = contest(None, true);
-    assert_eq!((one.verdict, two.verdict), (Verdict::Proved, Verdict::Proved));
+    assert_eq!(
+        (one.verdict, two.verdict),
+        (Verdict::Proved, Verdict::Proved)
+    );
     assert!(one.refused > 0 && one.unclear > 0 && one.won > 0 && two.won > 0);
     assert_eq!(one.won + two.won, one.total);
 }
