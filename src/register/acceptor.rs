@@ -9,9 +9,9 @@
 //! on the disk is the own block. Only what others are told must be in the file first, for they
 //! build on it whatever becomes of this node.
 //!
-//! Where the disk has a voice of its own (compare-and-write) a disk ballot is only *held*: until its
-//! change can land no more nothing lower is promised or accepted. What the disk has accepted this
-//! node accepts when it sees it.
+//! Where the disk has a voice of its own (compare-and-write) a disk ballot is only *held*: until it
+//! is known what has become of its change nothing lower is promised or accepted. What the disk has
+//! accepted this node accepts when it sees it.
 
 use std::sync::Arc;
 
@@ -41,9 +41,9 @@ pub(super) struct Acceptor {
     /// The same of the record that is on its way there.
     keeping: Option<(Ballot, Ballot)>,
     due: Option<Due>,
-    /// Ballot of this node's own change of the record, while that may land.
+    /// Ballot of this node's own change of the record, while that may land or have landed.
     held: Ballot,
-    /// A change by an earlier life may land, of a ballot that nobody remembers.
+    /// A change by an earlier life may land or have landed, of a ballot that nobody remembers.
     past_open: bool,
 }
 
@@ -107,7 +107,7 @@ impl Acceptor {
         self.state.mbal.max(self.held)
     }
 
-    /// Changes of the record by earlier lives may land yet, or not any more.
+    /// Is it unknown what has become of changes of the record by earlier lives?
     pub(super) fn set_past_open(&mut self, open: bool) {
         self.past_open = open;
     }
@@ -118,7 +118,7 @@ impl Acceptor {
         self.held = ballot;
     }
 
-    /// No own change of the record can land any more.
+    /// What has become of the own changes of the record is known.
     pub(super) fn release(&mut self) {
         self.held = Ballot::NONE;
     }

@@ -88,8 +88,9 @@
 //!     it comes, only whether. A refusal of a command that was sent once is final.
 //! 14. *Ballot b's first quorum is the disk and the asker.* The disk promises and accepts in one
 //!     moment, and there its last accepted ballot is E's, which the value was chosen by. The asker
-//!     *holds* b from the choice on, until the command can be done no more: it promises and accepts
-//!     nothing below. So 2 holds: a value accepted in b descends from every value chosen below b.
+//!     *holds* b from the choice on: it promises and accepts nothing below, until an image of after
+//!     the command's end shows that it was not done and never will be, or it accepts what is there.
+//!     So 2 holds: a value accepted in b descends from every value chosen below b.
 //! 15. *The asker accepts after the disk*, not before: until the disk has promised b somebody else's
 //!     lower ballot may be chosen there, and a voice for b would outbid it. If the asker promises
 //!     more while the command is under way, it does not accept b; b may still be chosen by others.
@@ -101,7 +102,8 @@
 //! 17. *The hold is lost in a crash* and the command may be done yet. So a node begins each life by
 //!     giving the image another number and nothing else ([`Order::CompareAndWrite`] with the same
 //!     ballot and value), or sees that somebody has changed it: no older command can be done any
-//!     more. Before that it answers nobody, stores nothing and begins no ballot.
+//!     more, and of one that was done the image has the ballot, or a higher one. Before it has seen
+//!     that image it answers nobody, stores nothing and begins no ballot.
 //! 18. *After an unclear outcome* a read tells: the new image is there, or another, or still E. In
 //!     the last case the command may be done yet, and E is given another number first, as in 17.
 //! 19. *What an image names stays.* A value is stored in that copy of the own block which the image

@@ -98,12 +98,17 @@ impl Shared {
     }
 
     /// May a change of this node be done from now on?
-    pub(super) fn may_land(&self) -> bool {
+    fn may_land(&self) -> bool {
         let ordered = matches!(self.step, Step::ChangeOrdered(..) | Step::Changing(..));
         ordered || self.open.is_some()
     }
 
-    /// Has the newest image been read again after the last change ended without success?
+    /// Is it known what has become of all changes of this node? The image is one of after them.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.may_land() && self.doubt.is_none()
+    }
+
+    /// Must the image be read again, because the last change ended without success?
     pub(super) fn in_doubt(&self) -> bool {
         self.doubt.is_some()
     }

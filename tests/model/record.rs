@@ -77,6 +77,8 @@ struct Node {
     /// The same of earlier lives.
     past: Option<Count>,
     image: Option<Image>,
+    /// Highest number of an image that was ever known.
+    count: Count,
     known: Value,
     proposal: Value,
     phase: Phase,
@@ -152,6 +154,8 @@ pub(crate) enum Broken {
     NotHeld,
     /// An answer that was lost counts as a refusal.
     LostMeansRefused,
+    /// A refusal frees a node at once, not when it has seen what is there instead.
+    ForgottenWhenRefused,
     /// After a crash a node speaks although its earlier life's commands may be done yet.
     PastNotClosed,
     /// The value is chosen from the image alone.
@@ -298,6 +302,7 @@ fn each_rule_is_needed() {
     let longer = [
         Broken::NotHeld,
         Broken::LostMeansRefused,
+        Broken::ForgottenWhenRefused,
         Broken::PastNotClosed,
         Broken::OwnValueIgnored,
         Broken::PromiseIgnored,

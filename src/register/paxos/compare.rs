@@ -362,22 +362,25 @@ impl Register {
         withdrawn
     }
 
-    /// The own ballot holds nobody back any more once its change cannot land.
+    /// The own ballot holds nobody back any more once it is known what has become of its change:
+    /// not done and never will be, or done, and then the image is of this ballot or a higher one,
+    /// which is accepted unless more was promised.
     fn release(&mut self) {
         let Some(shared) = &self.shared else {
             return;
         };
-        if shared.attempt.is_none() && !shared.may_land() {
+        if shared.attempt.is_none() && shared.is_settled() {
             self.acceptor.release();
         }
     }
 
-    /// Until it is sure that no earlier life's change can land, this node has no voice.
+    /// Until it is known what has become of all changes of earlier lives, this node has no voice:
+    /// one of them may have been done, of a ballot that it had held.
     fn note_open(&mut self) {
         let Some(shared) = &self.shared else {
             return;
         };
-        if !shared.may_land() {
+        if shared.is_settled() {
             self.acceptor.set_past_open(false);
         }
     }

@@ -142,6 +142,7 @@ impl<const N: usize, const B: usize> Recorded<N, B> {
     fn know(&self, state: &mut State<N, B>, at: usize, image: Image) {
         let node = &mut state.nodes[at];
         node.image = Some(image);
+        node.count = image.count;
         node.open = node.open.filter(|count| *count == image.count);
         node.past = node.past.filter(|count| *count == image.count);
         node.release();
@@ -168,7 +169,7 @@ impl<const N: usize, const B: usize> Recorded<N, B> {
             node.recovered = true;
             node.past = Some(image.count);
         }
-        if node.image.is_some_and(|known| image.count < known.count) {
+        if image.count < node.count {
             return;
         }
         self.know(state, at, image);
@@ -259,15 +260,18 @@ impl<const N: usize, const B: usize> Recorded<N, B> {
                 bal,
                 value: command.value,
             };
-            let newer = node.image.is_none_or(|known| known.count < image.count);
-            if newer {
+            if node.count < image.count {
                 return self.know(state, at, image);
             }
         } else {
-            // It is another one, of which only a read says more.
+            // It is another one, of which only a read says more: also whether it is an own one.
             node.image = None;
-            node.open = None;
-            node.past = None;
+            if self.broken == Broken::ForgottenWhenRefused {
+                node.open = None;
+                node.past = None;
+                node.release();
+            }
+            return;
         }
         state.nodes[at].release();
     }
@@ -289,7 +293,6 @@ impl<const N: usize, const B: usize> Recorded<N, B> {
             node.open = Some(expected).filter(|count| current.is_none_or(|seen| seen == *count));
         }
         node.image = None;
-        node.release();
     }
 
     fn close(state: &mut State<N, B>, at: usize) {
