@@ -35,6 +35,10 @@ const ODD_MAX: usize = 3;
 /// How often a path that has lost its registration meanwhile is given it again.
 const REGISTER_MAX: usize = 4;
 
+/// Least time for a preempt: it answers when all that the victim has under way is aborted, and to
+/// reset the unit before that would only disturb it.
+const ABORT_MIN: Duration = Duration::from_secs(3);
+
 /// How long the paths get to take back what was registered, after a failure.
 const RETREAT_MAX: Duration = Duration::from_secs(1);
 
@@ -348,7 +352,14 @@ impl Attempt<'_> {
             .bounds
             .deadline
             .saturating_duration_since(self.unit.now());
-        let answers = self.unit.round(asks, self.bounds.patience.min(left));
+        let aborts = asks
+            .iter()
+            .any(|(_, ask)| matches!(ask, Ask::Preempt { .. }));
+        let patience = match aborts {
+            true => self.bounds.patience.max(ABORT_MIN),
+            false => self.bounds.patience,
+        };
+        let answers = self.unit.round(asks, patience.min(left));
         for ((path, _), answer) in asks.iter().zip(&answers) {
             if let Err(fault) = answer {
                 let path = self.unit.path_name(*path);

@@ -4,6 +4,7 @@
 mod discover;
 mod fake;
 mod keeper;
+mod paths;
 mod take;
 
 use std::time::Duration;
