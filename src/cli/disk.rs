@@ -33,21 +33,7 @@ pub(super) fn format(
     let keyring = keyring(&loaded.config)?;
     let device = args.device.as_path();
     let failed = |error: &dyn std::error::Error| device_failure(error, device);
-    let highest = loaded
-        .config
-        .nodes()
-        .iter()
-        .map(|node| node.id.number())
-        .max()
-        .unwrap_or(1);
-    if args.nodes_max < highest {
-        let problem = format!("the configuration has a node with id {highest}");
-        return Err(Failure::wrong(
-            problem,
-            format!("write --nodes-max {highest} or more"),
-        ));
-    }
-    let geometry = Geometry::new(args.nodes_max).expect("clap takes 1 to 64 only");
+    let geometry = room_for_all(args, &loaded)?;
     let disk = AreaDisk::new(DirectDisk::open(device, true).map_err(|error| failed(&error))?);
     refuse_small(&disk, geometry, device)?;
     let used = Used::look(&disk, device, geometry, &loaded)?;
@@ -84,6 +70,20 @@ pub(super) fn format(
         device.display()
     )?;
     Ok(Exit::Well)
+}
+
+/// The geometry that was asked for, if every configured node has a place in it.
+fn room_for_all(args: &FormatArgs, loaded: &Loaded) -> Result<Geometry, Failure> {
+    let nodes = loaded.config.nodes().iter();
+    let highest = nodes.map(|node| node.id.number()).max().unwrap_or(1);
+    if args.nodes_max < highest {
+        let problem = format!("the configuration has a node with id {highest}");
+        return Err(Failure::wrong(
+            problem,
+            format!("write --nodes-max {highest} or more"),
+        ));
+    }
+    Ok(Geometry::new(args.nodes_max).expect("clap takes 1 to 64 only"))
 }
 
 fn refuse_small(disk: &AreaDisk, geometry: Geometry, device: &Path) -> Result<(), Failure> {

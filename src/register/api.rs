@@ -198,7 +198,8 @@ pub enum Trouble {
     /// second node with this id. This register writes nothing any more; needs a human.
     Foreign,
     /// The disk, or another node, shows an older or another value than the one known as decided, or
-    /// the disk an older record: a restored backup, a wrong disk. This register writes nothing any more; needs a human.
+    /// the disk an older record: a restored backup, a wrong disk. This register writes nothing any
+    /// more; needs a human.
     WentBack,
     /// The node's own file is there but cannot be read. This register takes part in nothing until
     /// the daemon is started with a file that can; needs a human.

@@ -4,8 +4,8 @@
 //! knows. One lives in each node, in the thread that decides. The medium is one shared disk with a
 //! block per node that only this node writes ([Disk Paxos], Gafni and Lamport 2003) or, where the
 //! disk can, with one sector that changes by compare-and-write, and all nodes together while that
-//! disk is away. The rule for values is that of CASPaxos (Rystsov 2018): a
-//! ballot proposes either a successor of the newest value it found, or that value again.
+//! disk is away. The rule for values is that of CASPaxos (Rystsov 2018): a ballot proposes either a
+//! successor of the newest value it found, or that value again.
 //!
 //! ```text
 //!          phase 1                                      phase 2
@@ -91,9 +91,9 @@
 //!     *holds* b from the choice on: it promises and accepts nothing below, until an image of after
 //!     the command's end shows that it was not done and never will be, or it accepts what is there.
 //!     So 2 holds: a value accepted in b descends from every value chosen below b.
-//! 15. *The asker accepts after the disk*, not before: until the disk has promised b somebody else's
-//!     lower ballot may be chosen there, and a voice for b would outbid it. If the asker promises
-//!     more while the command is under way, it does not accept b; b may still be chosen by others.
+//! 15. *The asker accepts after the disk*, not before: until the disk has promised b somebody
+//!     else's lower ballot may be chosen there, and a voice for b would outbid it. If the asker
+//!     promises more while the command is under way, it does not accept b; others still may.
 //! 16. *Whoever reads the image accepts it*, unless it has promised more; then the disk and this
 //!     node have accepted the same ballot, which is a quorum: the value is decided, and **one read
 //!     teaches it**. Nothing needs to be written: after a restart a node is silent until it has

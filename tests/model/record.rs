@@ -270,10 +270,11 @@ fn two_nodes() {
     search::<2, 3>(2, 0, 3, false);
     search::<2, 2>(2, 1, 2, true);
     if crate::size() >= crate::Size::Normal {
-        search::<2, 3>(3, 1, 3, false);
+        search::<2, 3>(2, 1, 3, false);
         search::<2, 4>(3, 0, 4, false);
     }
     if crate::size() >= crate::Size::Large {
+        search::<2, 3>(3, 1, 3, false);
         search::<2, 4>(3, 1, 4, false);
         search::<2, 3>(3, 2, 4, false);
         search::<2, 3>(3, 1, 3, true);

@@ -4,6 +4,9 @@
 //! the regions just read; if it is not there both are read once more, for the value may have been
 //! stored, and named, between the two.
 
+#[cfg(test)]
+mod tests;
+
 use standfast_sys::disk::{Error, Sectors};
 
 use super::area::Area;

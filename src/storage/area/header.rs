@@ -27,8 +27,9 @@
 //! ```
 //!
 //! Version 1 knows no medium but Disk Paxos, whose areas are version 1 still; an area of version 2
-//! a program that does not know compare-and-write refuses. Magic, version, cluster and CRC keep their places in all versions. The CRC tells damage from a
-//! wrong secret: a good CRC with a wrong tag was written whole, by somebody else.
+//! a program that does not know compare-and-write refuses. Magic, version, cluster and CRC keep
+//! their places in all versions. The CRC tells damage from a wrong secret: a good CRC with a wrong
+//! tag was written whole, by somebody else.
 
 use serde::Serialize;
 
