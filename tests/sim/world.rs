@@ -341,13 +341,6 @@ impl World {
             Ev::Drain { core, link } => self.drain(i, core, link),
             Ev::DiskCycle { core } => self.disk_cycle(i, core),
             Ev::Sample { read, late } => self.sample(i, read, late),
-            Ev::ReadEnds { read } => self.read_ends(i, read),
-            Ev::WriteLands { write } => self.write_lands(i, write),
-            Ev::WriteEnds { write } => self.write_ends(i, write),
-            Ev::ChangeLands { id, change } => self.change_lands(i, id, *change),
-            Ev::ChangeEnds { id } => self.change_ends(i, id),
-            Ev::SlotLands { write } => self.slot_lands(i, write),
-            Ev::SlotEnds { write } => self.slot_ends(i, write),
             Ev::Order { runner, order } => self.take_order(i, runner, order),
             Ev::PowerOrder {
                 runner,
@@ -384,6 +377,20 @@ impl World {
                 stamp,
                 still,
             } => self.volume_lands(i, task, start, stamp, still),
+            on_the_disk => self.disk_event(i, on_the_disk),
+        }
+    }
+
+    fn disk_event(&mut self, i: usize, ev: Ev) {
+        match ev {
+            Ev::ReadEnds { read } => self.read_ends(i, read),
+            Ev::WriteLands { write } => self.write_lands(i, write),
+            Ev::WriteEnds { write } => self.write_ends(i, write),
+            Ev::ChangeLands { id, change } => self.change_lands(i, id, *change),
+            Ev::ChangeEnds { id } => self.change_ends(i, id),
+            Ev::SlotLands { write } => self.slot_lands(i, write),
+            Ev::SlotEnds { write } => self.slot_ends(i, write),
+            other => unreachable!("{other:?} is not of the disk"),
         }
     }
 
