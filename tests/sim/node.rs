@@ -146,6 +146,8 @@ pub(crate) struct Node {
     /// Epoch of the newest view its engine has known in this core life.
     pub(crate) epoch: u64,
     pub(crate) was_told_to_leave: bool,
+    /// When it was told so last, and when its daemon started after that.
+    pub(crate) leaving: (u64, u64),
     /// Its daemon starts with another configuration.
     pub(crate) drifted: bool,
     /// The daemon that runs was started so.
@@ -192,6 +194,7 @@ impl Node {
             wake_at: u64::MAX,
             epoch: 0,
             was_told_to_leave: false,
+            leaving: (0, 0),
             drifted: false,
             runs_drifted: false,
             crossed: false,
