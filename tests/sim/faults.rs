@@ -62,7 +62,10 @@ impl World {
             }
             Strike::Ask { node, command } => self.command(node, command),
             Strike::Leave { node } => {
-                self.nodes[node].was_told_to_leave = true;
+                let state = &mut self.nodes[node];
+                if !std::mem::replace(&mut state.was_told_to_leave, true) {
+                    state.leaving = (self.now, self.now);
+                }
                 self.deliver(node, In::Other(Event::Leave));
             }
             Strike::Drift { node, span } => self.drift(node, span),

@@ -114,7 +114,9 @@ impl World {
         let now = self.now;
         let node = &mut self.nodes[i];
         node.incarnation.start += 1;
-        node.was_told_to_leave = false;
+        if std::mem::take(&mut node.was_told_to_leave) {
+            node.leaving.1 = now;
+        }
         node.runs_drifted = node.drifted;
         node.guard_life += 1;
         let local = node.clock.at(now);

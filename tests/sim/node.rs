@@ -151,6 +151,8 @@ pub(crate) struct Node {
     /// What the device that switches it off does.
     pub(crate) fence_fails: bool,
     pub(crate) fence_slow: bool,
+    /// When it was told so last, and when its daemon started after that.
+    pub(crate) leaving: (u64, u64),
     /// Its daemon starts with another configuration.
     pub(crate) drifted: bool,
     /// The daemon that runs was started so.
@@ -200,6 +202,7 @@ impl Node {
             was_told_to_leave: false,
             fence_fails: false,
             fence_slow: false,
+            leaving: (0, 0),
             drifted: false,
             runs_drifted: false,
             crossed: false,

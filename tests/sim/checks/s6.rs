@@ -11,7 +11,8 @@
 //!                        was in trouble and the node, its disk bad, cannot know that it is back
 //! eviction, rebooted     the listed life is over
 //! lease ran out          the node itself was in trouble, or its disk was bad for a heartbeat or
-//!                        longer and it was alone or some member did not hear from it meanwhile;
+//!                        longer and it was alone until a moment ago, or some member did not
+//!                        hear from it meanwhile;
 //!                        or a new view was on its way, and the disk of somebody was bad or
 //!                        somebody in trouble may have left a ballot open that hid it
 //! task moved             an operator, standby, leaving, a failure or unfitness of that task there
@@ -298,7 +299,7 @@ impl World {
             return; // formed anew: its tasks are other ones
         }
         for task in 0..before.tasks.len().min(view.tasks.len()) {
-            self.judge_movement(task, before, view);
+            self.judge_movement(task, before, view, id);
         }
     }
 
@@ -331,7 +332,7 @@ impl World {
         }
     }
 
-    fn judge_movement(&mut self, task: usize, before: &View, view: &View) {
+    fn judge_movement(&mut self, task: usize, before: &View, view: &View, id: (u64, u64)) {
         let (old, new) = (&before.tasks[task], &view.tasks[task]);
         let bit = 1 << task;
         if let (Some(owner), true) = (new.owner, new.owner != old.owner) {
@@ -346,9 +347,13 @@ impl World {
             return;
         }
         let node = &self.nodes[owner.index()];
+        // What was asked for then may be decided when the daemon has been started anew.
+        let asked = self.checks.origin.asked_at(id).unwrap_or(self.now);
+        let (told, back) = node.leaving;
+        let leaving = node.was_told_to_leave || (told..=back).contains(&asked);
         let grounds = Grounds {
             asked: self.checks.asked & bit != 0,
-            standby: before.standby.contains(owner) || node.was_told_to_leave,
+            standby: before.standby.contains(owner) || leaving,
             failed: node.held[task].trouble,
             unfit: node.unfit_lately & bit != 0,
         };
@@ -381,7 +386,12 @@ impl World {
         let lately = self.checks.decided.values().rev();
         let lately = lately.take_while(|known| known.at + window > self.now);
         let lately = lately.map(|known| known.before.0 | known.view.listed().0);
-        let others = if view.listed().without(node.id).is_empty() {
+        // Nobody can have confirmed anything yet to one who was alone a moment ago.
+        let moment = self.plan.timing.heartbeat.0 * 3;
+        let latest = self.checks.decided.values().rev();
+        let mut latest = latest.take_while(|known| known.at + moment > self.now);
+        let was_alone = latest.any(|known| known.before.without(node.id).is_empty());
+        let others = if was_alone || view.listed().without(node.id).is_empty() {
             NodeSet::EMPTY
         } else {
             NodeSet(lately.fold(view.listed().0, |all, listed| all | listed))
