@@ -7,6 +7,7 @@
 import argparse
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -27,6 +28,8 @@ def main():
     if unknown:
         sys.exit(f"run.py: there is no scenario {', '.join(sorted(unknown))}; there are: "
                  + ", ".join(one.__name__ for one in scenarios.ALL))
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    clear_leftovers()
     place = ROOT / "target" / "vm"
     passed, failed = 0, []
     rig = Rig(place, {"binaries": Path(options.binaries), "volume": options.volume})
@@ -59,8 +62,15 @@ def parse():
     return parser.parse_args()
 
 
+# Directories of runs, with the process id behind it.
+PREFIX = "sfvm"
+# Scenarios on one boot. A node that is put out again and again is let in later and later, up to a
+# minute: from the fourth on, new machines are faster.
+SHARED = 3
+
+
 class Rig:
-    """The cluster of the running scenario: the same for all until one fails or needs another."""
+    """The cluster of the running scenario: shared until one fails or needs another."""
 
     def __init__(self, place, usual):
         self.place = place
@@ -68,17 +78,20 @@ class Rig:
         self.settings = None
         self.cluster = None
         self.directory = None
+        self.used = 0
 
     def whole(self, scenario):
         wanted = {**self.usual, **getattr(scenario, "settings", {})}
-        if self.settings != wanted:
+        if self.settings != wanted or self.used == SHARED:
             self.end()
+        self.used += 1
         if self.cluster is None:
+            self.used = 1
             self.settings = wanted
             settings = Settings(**wanted)
             images = make_images(self.place, settings)
             # Paths of Unix sockets are short: not below the tree.
-            self.directory = Path(tempfile.mkdtemp(prefix="sfvm"))
+            self.directory = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
             self.cluster = Cluster(self.directory, settings, images)
             start = time.monotonic()
             self.cluster.boot()
@@ -92,6 +105,14 @@ class Rig:
         if self.directory:
             shutil.rmtree(self.directory, ignore_errors=True)
             self.directory = None
+
+
+def clear_leftovers():
+    """Images and sockets of runs that were killed; their machines died with them."""
+    for place in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        owner = place.name.removeprefix(PREFIX).split("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def attempt(rig, scenario, place):
