@@ -70,6 +70,7 @@ fn check_ip(parameters: &toml::Table) -> Result<Claims, ParameterError> {
         start_ms_max: 100,
         stop_ms_max: 100,
         remarks: Vec::new(),
+        fenced: None,
     })
 }
 

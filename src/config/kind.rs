@@ -33,6 +33,8 @@ pub struct Claims {
     pub stop_ms_max: u64,
     /// What is allowed but should be known; told as warnings.
     pub remarks: Vec<Remark>,
+    /// Of what writes to a shared disk: does the array refuse the writes of every other node?
+    pub fenced: Option<bool>,
 }
 
 /// Something about an object that is allowed but should be known.

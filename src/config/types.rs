@@ -339,6 +339,18 @@ impl TaskConfig {
         steps
     }
 
+    /// Has it disks, and does the array refuse every other node's writes to all of them?
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        let mut disks = self
+            .objects
+            .iter()
+            .filter_map(|object| object.claims.fenced);
+        disks
+            .next()
+            .is_some_and(|first| first && disks.all(|fenced| fenced))
+    }
+
     /// Longest time from the first start to the last one done: the objects of a step start
     /// together, the steps one after the other.
     #[must_use]

@@ -42,6 +42,8 @@ pub struct BuildContext {
     pub directory: PathBuf,
     /// `D`.
     pub detect: Span,
+    /// The task has disks, and the array refuses every other node's writes to all of them.
+    pub fenced: bool,
     /// Who adds and deletes addresses.
     pub keeper: Arc<dyn AddressKeeper>,
     /// What the keeper says unasked about this object.

@@ -112,6 +112,7 @@ fn claims(claim: &AddressClaim) -> Claims {
         exclusive: vec![format!("address {}", claim.address)],
         start_ms_max: START_MS_MAX,
         stop_ms_max: STOP_MS_MAX,
+        fenced: None,
         remarks: Vec::new(),
     }
 }

@@ -10,6 +10,7 @@
 
 mod aside;
 mod context;
+mod doomed;
 mod error;
 mod holders;
 mod ip;

@@ -166,6 +166,7 @@ fn claims(spec: &Spec) -> Claims {
     Claims {
         addresses: Vec::new(),
         exclusive: Vec::new(),
+        fenced: None,
         remarks: Vec::new(),
         start_ms_max: (SPAWN_WITHIN + ready).as_millis() as u64,
         stop_ms_max: (spec.stop_within + KILL_WITHIN).as_millis() as u64,
@@ -174,7 +175,7 @@ fn claims(spec: &Spec) -> Claims {
 
 fn build(config: &ObjectConfig, context: BuildContext) -> Box<dyn Object> {
     let spec = parse(&config.parameters).expect("the configuration was checked");
-    let group = Group::new(context.cgroup.join(&config.name));
+    let group = Group::new(context.cgroup.join(&config.name), context.fenced);
     Box::new(Process {
         name: config.name.clone(),
         spec,

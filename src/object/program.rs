@@ -17,7 +17,7 @@ use standfast_sys::cgroup::Cgroup;
 use standfast_sys::process::{Ended, PidFd, Signal};
 use standfast_sys::spawn::Spawn;
 
-use super::{BuildContext, Context, ObjectError, Urgency, Woke, holders, wait_for};
+use super::{BuildContext, Context, ObjectError, Urgency, Woke, doomed, holders, wait_for};
 
 /// Output above this is moved aside and begun anew; one older file is kept. Both lie in memory.
 const OUTPUT_BYTES_MAX: u64 = 1 << 20;
@@ -213,14 +213,19 @@ pub(super) fn run(
     }
 }
 
+/// How long a killed process gets before it is asked what keeps it.
+const DOOMED_AFTER: Duration = Duration::from_secs(2);
+
 /// A control group that is emptied.
 pub(super) struct Group {
     path: PathBuf,
+    /// What its processes may still have under way to a disk, the array refuses.
+    fenced: bool,
 }
 
 impl Group {
-    pub(super) fn new(path: PathBuf) -> Group {
-        Group { path }
+    pub(super) fn new(path: PathBuf, fenced: bool) -> Group {
+        Group { path, fenced }
     }
 
     /// Does anything run in it?
@@ -261,7 +266,11 @@ impl Group {
         };
         group.kill()?;
         // Killed processes in the middle of a write to a dead disk stay until the disk lets them
-        // go.
+        // go. Where the next owner has the array refuse that write, they are as good as gone.
+        let soon = deadline.min(Instant::now() + DOOMED_AFTER);
+        if self.fenced && (self.wait_empty(None, soon)? || doomed::all_in(group.path())) {
+            return Ok(());
+        }
         if self.wait_empty(None, deadline)? {
             return Ok(());
         }

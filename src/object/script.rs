@@ -102,6 +102,7 @@ fn claims(spec: &Spec) -> Claims {
     Claims {
         addresses: Vec::new(),
         exclusive: Vec::new(),
+        fenced: None,
         remarks: Vec::new(),
         start_ms_max: start.as_millis() as u64,
         stop_ms_max: stop.as_millis() as u64,
@@ -110,7 +111,7 @@ fn claims(spec: &Spec) -> Claims {
 
 fn build(config: &ObjectConfig, context: BuildContext) -> Box<dyn Object> {
     let spec = parse(&config.parameters).expect("the configuration was checked");
-    let group = Group::new(context.cgroup.join(&config.name));
+    let group = Group::new(context.cgroup.join(&config.name), context.fenced);
     Box::new(Script {
         name: config.name.clone(),
         spec,

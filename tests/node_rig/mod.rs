@@ -202,6 +202,7 @@ impl Place {
             cgroup: self.group.0.clone(),
             directory: self.directory.path().to_owned(),
             detect: config.timing().detect,
+            fenced: config.tasks()[0].is_fenced(),
             keeper: self.keeper.clone(),
             notices: Arc::clone(&self.notices),
         };

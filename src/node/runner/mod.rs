@@ -542,6 +542,7 @@ impl TaskPlace<'_> {
                 ),
                 directory: directory.clone(),
                 detect: self.config.timing().detect,
+                fenced: self.task.is_fenced(),
                 keeper: self.keeper.clone(),
                 notices,
             });

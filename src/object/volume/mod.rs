@@ -29,7 +29,8 @@ use super::aside::{Aside, NoAnswer};
 use super::program::{Group, Plan, run};
 use super::pulse::{Beat, Pulse, read_first_block};
 use super::{
-    BuildContext, Context, Object, ObjectError, ObjectKind, Probe, Urgency, Watch, Watched, holders,
+    BuildContext, Context, Object, ObjectError, ObjectKind, Probe, Urgency, Watch, Watched,
+    holders, sentence,
 };
 use crate::config::ObjectConfig;
 use crate::config::kind::Kind;
@@ -75,6 +76,8 @@ const POLITE_MAX: Duration = Duration::from_millis(500);
 const KILLED_MAX: Duration = Duration::from_secs(2);
 /// How long the device may stay in use after the last rung.
 const RELEASE_MAX: Duration = Duration::from_secs(2);
+/// How long a disk that does not answer may hold up the whole stop, if the array protects it.
+const DEAD_STOP_MAX: Duration = Duration::from_secs(5);
 /// Between the first two tries of an unmount: a process that was killed lets go soon. Doubled from
 /// one to the next.
 const TRY_AGAIN: Duration = Duration::from_millis(1);
@@ -102,6 +105,7 @@ fn build(config: &ObjectConfig, context: BuildContext) -> Box<dyn Object> {
         acts: Aside::new(),
         opens: Aside::new(),
         pulse: None,
+        dead: false,
     })
 }
 
@@ -122,6 +126,8 @@ struct Volume {
     opens: Aside<io::Result<()>>,
     /// The disk's, while it is mounted.
     pulse: Option<Pulse>,
+    /// It had none when it was felt last.
+    dead: bool,
 }
 
 impl Object for Volume {
@@ -186,7 +192,10 @@ impl Object for Volume {
         forced: bool,
     ) -> Result<(), ObjectError> {
         self.watch_if(false);
-        self.unmount_all(context, deadline, forced)?;
+        match self.unmount_all(context, self.bounded(deadline), forced) {
+            Ok(()) => self.dead = false,
+            Err(error) => self.leave_to_the_array(error)?,
+        }
         if let Some(fence) = &mut self.fence {
             fence.rest(deadline);
         }
@@ -232,6 +241,31 @@ impl Volume {
         self.fence.as_mut().map_or(Ok(()), Fence::adopt)
     }
 
+    /// A dead disk is not waited for as long as one that works.
+    fn bounded(&self, deadline: Instant) -> Instant {
+        if self.dead && self.spec.is_reserved() {
+            deadline.min(Instant::now() + DEAD_STOP_MAX)
+        } else {
+            deadline
+        }
+    }
+
+    /// A file system on a dead disk cannot be unmounted. Where the next owner takes the disk from
+    /// this node before he mounts it, what is left here cannot reach it any more: that is as good.
+    fn leave_to_the_array(&self, error: ObjectError) -> Result<(), ObjectError> {
+        let stuck = matches!(
+            error,
+            ObjectError::Late { .. } | ObjectError::InUse { .. } | ObjectError::File { .. }
+        );
+        if self.dead && self.spec.is_reserved() && stuck {
+            let device = self.spec.device.display();
+            let reason = sentence(&error);
+            tracing::warn!(%device, %reason, "left to the array: the disk does not answer");
+            return Ok(());
+        }
+        Err(error)
+    }
+
     fn mount(&mut self, deadline: Instant) -> Result<(), ObjectError> {
         let (device, target) = (self.spec.device.clone(), self.spec.mount.clone());
         let (filesystem, options) = (self.spec.filesystem.clone(), self.spec.options.clone());
@@ -266,7 +300,7 @@ impl Volume {
         if context.is_polite(forced) && self.unmount(soft, POLITE_MAX, context, deadline)? {
             return self.verify(deadline, true);
         }
-        let group = Group::new(self.context.cgroup.clone());
+        let group = Group::new(self.context.cgroup.clone(), self.context.fenced);
         group.kill_and_wait(deadline)?;
         if self.unmount(soft, KILLED_MAX, context, deadline)?
             || self.unmount(force, Duration::ZERO, context, deadline)?
@@ -306,7 +340,9 @@ impl Volume {
     fn feel_pulse(&mut self) -> Option<String> {
         let device = self.spec.device.display();
         let read = read_first_block(&self.spec.device);
-        match self.pulse.as_mut()?.look(Instant::now(), read) {
+        let beat = self.pulse.as_mut()?.look(Instant::now(), read);
+        self.dead = beat != Beat::Fine;
+        match beat {
             Beat::Fine => None,
             Beat::Failing { reason } => Some(format!("{device} cannot be read: {reason}")),
             Beat::Silent { since } => {

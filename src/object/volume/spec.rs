@@ -132,6 +132,7 @@ pub(super) fn claims(spec: &Spec) -> Claims {
                 0
             },
         stop_ms_max: STOP_MS_MAX,
+        fenced: Some(spec.is_reserved()),
         remarks: unprotected(spec).into_iter().collect(),
     }
 }
