@@ -8,7 +8,8 @@
 //! eviction, silent       the node itself was off, dead, stopped or frozen, or between it and the
 //!  or cold start         one that put it out one direction was broken on every network *and*
 //!                        through the disk, all at once, for a heartbeat or longer; or that one
-//!                        was in trouble and the node, its disk bad, cannot know that it is back
+//!                        was in trouble and the node, its disk bad, cannot know that it is back;
+//!                        or the two were started with different configurations
 //! eviction, rebooted     the listed life is over
 //! lease ran out          the node itself was in trouble, or its disk was bad for a heartbeat or
 //!                        longer and it was alone until a moment ago, or some member did not
@@ -320,7 +321,8 @@ impl World {
             EvictReason::Silent | EvictReason::ColdStart => {
                 let asked = self.checks.origin.asked_at(id).unwrap_or(self.now);
                 let by = eviction.by.index();
-                self.troubles.justify_eviction(machine, by, asked, self.now)
+                self.is_of_another_plan(machine, by)
+                    || self.troubles.justify_eviction(machine, by, asked, self.now)
             }
         };
         if !justified {
@@ -330,6 +332,12 @@ impl World {
             let about = vec![machine, eviction.by.index()];
             self.violated(Violation::new("S6", what, about));
         }
+    }
+
+    /// Was a daemon started with another configuration than the one that puts it out has? It is
+    /// named and kept out, however healthy, and the listed life before it is over.
+    fn is_of_another_plan(&self, machine: usize, by: usize) -> bool {
+        self.nodes[machine].runs_drifted != self.nodes[by].runs_drifted
     }
 
     fn judge_movement(&mut self, task: usize, before: &View, view: &View, id: (u64, u64)) {
