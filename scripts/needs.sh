@@ -16,8 +16,9 @@ need_file() {
 }
 
 need_machines() {
+    [ "$(uname -m)" = x86_64 ] || return 0
     need qemu-system-x86_64 qemu-system-x86
-    need_file "/usr/lib/$(uname -m)-linux-gnu/qemu/block-iscsi.so" qemu-block-extra
+    need_file /usr/lib/x86_64-linux-gnu/qemu/block-iscsi.so qemu-block-extra
     need sg_persist sg3-utils
     need_file /bin/busybox busybox-static
     need mkfs.ext4 e2fsprogs

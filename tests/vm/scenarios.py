@@ -196,16 +196,44 @@ def array_power_cycle(cluster):
 
 def cables_cut(cluster):
     """Both cables between the nodes carry nothing any more, the disk does: nothing moves."""
-    before, start = cluster.standing(), now()
-    cluster.switch.cut(before[0], HEARTBEATS)
-    for node in cluster.nodes:
-        until(f"{node.name} to see it", lambda node=node: not any(
-            peer is not None and peer < 2000 for link in node.status()["links"]
-            for peer in link["peers"].values() if link["name"] in HEARTBEATS))
+    lose_cables(cluster, incoming=True)
+
+
+def one_way(cluster):
+    """What the owner sends by cable is lost, it hears the others, and the disk lives: nothing
+    moves."""
+    lose_cables(cluster, incoming=False)
+
+
+def lose_cables(cluster, incoming):
+    """Cuts both cables of the owner until the other node has missed it on them."""
+    owner, other, start = setting(cluster)
+    before = cluster.standing()
+    cluster.switch.cut(owner.name, HEARTBEATS, incoming=incoming)
+
+    def missed():
+        links = [link for link in other.status()["links"] if link["name"] in HEARTBEATS]
+        return all(link["peers"][owner.name] > 4000 for link in links)
+
+    until(f"{other.name} to miss it on both cables", missed)
     unchanged(cluster, before)
     cluster.switch.heal()
     cluster.await_whole()
     unchanged(cluster, before)
+    finish(cluster, start)
+
+
+def service_cable(cluster):
+    """The owner's cable to the clients is pulled: the task is handed to the node whose cable is
+    not."""
+    owner, heir, start = setting(cluster)
+    _, _, boots = cluster.standing()
+    owner.cable("svc0", False)
+    cluster.await_owner(heir)
+    report_gap(cluster, start)
+    owner.cable("svc0", True)
+    cluster.await_whole()
+    same_boots(cluster, boots)
     finish(cluster, start)
 
 
@@ -469,6 +497,7 @@ needs(fast_reboot, detect="30s")
 
 ALL = [
     power_cut, late_write, paused, frozen, watchdog, guard_killed, softdog, storage_path_cut,
-    storage_path_hung, array_gone, array_power_cycle, cables_cut, cut_off, panic, three_resets,
-    fence, reservation_cleared, reservation_stolen, volume_swapped, fast_reboot,
+    storage_path_hung, array_gone, array_power_cycle, cables_cut, one_way, service_cable, cut_off,
+    panic, three_resets, fence, reservation_cleared, reservation_stolen, volume_swapped,
+    fast_reboot,
 ]

@@ -368,6 +368,7 @@ class Cluster:
         for node in self.nodes:
             for path in node.paths:
                 path.close()
+        self.switch.close()
 
 
 def trouble_of(status):

@@ -194,7 +194,7 @@ def base(kernel, guest, role):
         archive.link(f"/{name}", f"usr/{name}")
     archive.made.update(["/bin", "/sbin", "/lib", "/lib64"])
     busybox = shutil.which("busybox")
-    archive.program("/usr/bin/busybox", busybox)
+    install(archive, busybox, "/usr/bin/busybox")
     applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True)
     for applet in applets.stdout.split():
         if applet not in ("busybox", "fsck"):

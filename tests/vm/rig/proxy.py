@@ -25,7 +25,7 @@ PERSISTENT_RESERVE = {RESERVE_IN, RESERVE_OUT}
 TEST_UNIT_READY = bytes(16)
 
 # Statuses and senses (key, ASC, ASCQ) to answer with; SPC-4 tables 28 and 49.
-CHECK, BUSY, CONFLICT = 0x02, 0x08, 0x18
+CHECK, CONFLICT = 0x02, 0x18
 NOT_READY = (CHECK, (0x02, 0x04, 0x03))
 HARDWARE = (CHECK, (0x04, 0x44, 0x00))
 

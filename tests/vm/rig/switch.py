@@ -46,6 +46,7 @@ class Switch:
     def __init__(self):
         self.ports = []
         self.places = {}
+        self.closed = False
         self.selector = selectors.DefaultSelector()
         self.wake, self.sleeper = socket.socketpair()
         self.selector.register(self.wake, selectors.EVENT_READ, None)
@@ -76,6 +77,10 @@ class Switch:
         for port in self.of(owner, networks):
             port.cut_to, port.cut_from = incoming, outgoing
 
+    def close(self):
+        self.closed = True
+        self.sleeper.send(b"x")
+
     def heal(self):
         for port in self.ports:
             port.cut_to = port.cut_from = False
@@ -96,7 +101,7 @@ class Switch:
                 other.send(frame)
 
     def _run(self):
-        while True:
+        while not self.closed:
             for key, _ in self.selector.select():
                 if key.data is None:
                     self.wake.recv(100)
@@ -106,3 +111,6 @@ class Switch:
                         self.forward(key.data, key.fileobj.recv(FRAME_MAX))
                 except OSError:
                     pass
+        for port in self.ports:
+            if port.link:
+                port.link.close()
