@@ -319,6 +319,16 @@ impl Engine {
         ))
     }
 
+    /// A task that may still run here though it is another node's. Without a lease the guard takes
+    /// it back, whatever the runner comes to; a guard that stood still has yet to do that, and a
+    /// lease would make it believe that all is well.
+    fn holds_what_is_anothers(&self) -> Option<TaskIndex> {
+        self.tasks().find(|task| {
+            let owner = self.view.task(*task).owner;
+            owner.is_some_and(|owner| owner != self.me()) && self.task_state(*task).may_run()
+        })
+    }
+
     fn next_as_outsider(&mut self) -> Option<Change> {
         if self.leaving || !self.runner_there {
             self.waiting_for =
@@ -327,6 +337,11 @@ impl Engine {
         }
         if self.id_in_use() {
             self.waiting_for = Some(format!("another machine uses node id {}", self.me()));
+            return None;
+        }
+        if let Some(task) = self.holds_what_is_anothers() {
+            let name = &self.setup.tasks[task.index()].name;
+            self.waiting_for = Some(format!("{name} to be stopped here, it is another node's"));
             return None;
         }
         let listed = self.view.member(self.me()).copied();

@@ -140,6 +140,8 @@ impl World {
 
     /// The core is gone, with its threads.
     pub(crate) fn core_gone(&mut self, i: usize) {
+        // A runner forgets what a core has asked of it when the connection is gone.
+        self.agents.retain(|(node, _), _| *node != i);
         self.lose_record(i);
         let now = self.now;
         let node = &mut self.nodes[i];
