@@ -126,11 +126,10 @@ impl CompareAndWrite for LogicalUnit {
         new: &[u8],
     ) -> io::Result<Compared> {
         let at = self.start + offset;
-        assert!(at.is_multiple_of(self.block as u64), "whole blocks");
-        assert!(
-            expected.len() == self.block && new.len() == self.block,
-            "one block each"
-        );
+        let whole = at.is_multiple_of(self.block as u64);
+        if !whole || expected.len() != self.block || new.len() != self.block {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         self.data[..self.block].copy_from_slice(expected);
         self.data[self.block..2 * self.block].copy_from_slice(new);
         let number = at / self.block as u64;

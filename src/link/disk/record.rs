@@ -80,12 +80,14 @@ impl Area {
     fn fetch_record(&mut self) -> Result<bool, Error> {
         let offset = self.header.geometry.record();
         let record = self.record.as_mut().expect("there is one");
-        self.disk.disk().read_at(offset, &mut record.fresh)?;
-        if record.block.as_deref() == Some(&record.fresh[..]) {
+        // The memory is whole pages; a change compares a block and nothing beside it.
+        let fresh = &mut record.fresh[..record.target.block_bytes()];
+        self.disk.disk().read_at(offset, fresh)?;
+        if record.block.as_deref() == Some(&*fresh) {
             return Ok(false);
         }
-        record.stored = decode_record(&self.header.nonce, &record.fresh, &self.keyring);
-        record.block = Some(record.fresh.to_vec());
+        record.stored = decode_record(&self.header.nonce, fresh, &self.keyring);
+        record.block = Some(fresh.to_vec());
         Ok(true)
     }
 
