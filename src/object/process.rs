@@ -246,9 +246,8 @@ impl Object for Process {
                 .wait_empty(Some((context, Urgency::Forced)), until)?;
         }
         self.group.end(deadline)?;
-        // Collects the child; the group was empty, so it has ended.
-        if let Some(mut program) = self.program.take() {
-            let _ = program.ended();
+        if let Some(program) = self.program.take() {
+            program.collect();
         }
         let _ = fs::remove_file(self.pid_file());
         Ok(())

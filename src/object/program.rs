@@ -179,6 +179,23 @@ impl Program {
         self.ended
     }
 
+    /// Collects the child. One that was killed and cannot end before a disk lets it go is waited
+    /// for by a thread of its own.
+    pub(super) fn collect(mut self) {
+        if self.ended().is_some() {
+            return;
+        }
+        let wait = move || {
+            let _ = wait_for(&[self.descriptor()], None);
+            let _ = self.ended();
+        };
+        // Without a thread to be had a zombie stays until this process ends.
+        let _ = std::thread::Builder::new()
+            .name("collect".to_owned())
+            .stack_size(COLLECT_STACK_BYTES)
+            .spawn(wait);
+    }
+
     pub(super) fn signal(&self, signal: Signal) -> Result<(), ObjectError> {
         self.process.send_signal(signal)?;
         Ok(())
@@ -212,6 +229,9 @@ pub(super) fn run(
         return Err(error);
     }
 }
+
+/// Stack of a thread that only waits.
+const COLLECT_STACK_BYTES: usize = 64 * 1024;
 
 /// How long a killed process gets before it is asked what keeps it.
 const DOOMED_AFTER: Duration = Duration::from_secs(2);
