@@ -61,7 +61,7 @@ mount = "/srv/data"
 filesystem = "ext4"
 options = "noatime"                        # the default
 check = "none"                             # or "auto": fsck -p before each mount
-io_timeout = "20s"                         # the default: moves when the disk is silent for so long
+io_timeout = "45s"                         # the default: moves when the disk is silent for so long
 reservation = "scsi"                       # the array refuses all other nodes; or "none"
 identity = "naa.60000000000000000000000000000001"  # refuse every other disk; may be left away
 "#,

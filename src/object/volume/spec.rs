@@ -20,8 +20,8 @@ const STOP_MS_MAX: u64 = 30_000;
 const RESERVE_MS_MAX: u64 = 20_000;
 
 /// How long the disk may stay silent, unless told: longer than the failover of an array's
-/// controllers usually takes.
-const IO_TIMEOUT: Duration = Duration::from_secs(20);
+/// controllers usually takes, 30 s to 40 s.
+const IO_TIMEOUT: Duration = Duration::from_secs(45);
 /// Smallest and largest value of `io_timeout`.
 const IO_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
 
@@ -112,7 +112,7 @@ fn io_timeout(parameters: &Table) -> Result<Duration, ParameterError> {
     Err(wrong(
         "io_timeout",
         "`io_timeout` must be 1 s to 10 min",
-        "such as io_timeout = \"20s\"",
+        "such as io_timeout = \"45s\"",
     ))
 }
 
