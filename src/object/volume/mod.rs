@@ -13,6 +13,7 @@
 
 mod fence;
 mod spec;
+mod watching;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -20,7 +21,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::time::{Duration, Instant};
 
-use nix::libc::{EBADE, EBUSY, O_CLOEXEC, O_EXCL, O_NONBLOCK};
+use nix::libc::{EBADE, EBUSY, ENXIO, O_CLOEXEC, O_EXCL, O_NONBLOCK};
 use nix::poll::PollFlags;
 use standfast_sys::Failed;
 use standfast_sys::mount::{self, MountPoint, UnmountFlags};
@@ -142,7 +143,10 @@ impl Object for Volume {
                 Err(error) => error.into(),
             },
             Ok(None) => match self.in_use(deadline, self.number.is_none()) {
-                Ok(false) => Probe::Stopped,
+                Ok(false) => match self.bring_online(deadline) {
+                    Ok(()) => Probe::Stopped,
+                    Err(error) => error.into(),
+                },
                 Ok(true) => {
                     let device = self.spec.device.display();
                     Probe::Failed {
@@ -199,7 +203,17 @@ impl Object for Volume {
         if let Some(fence) = &mut self.fence {
             fence.rest(deadline);
         }
+        if self.is_offline() && self.mounted(deadline)?.is_none() {
+            self.bring_online(deadline)?;
+        }
         Ok(())
+    }
+
+    fn footing(&mut self, context: &Context<'_>, deadline: Instant) -> Watched {
+        let fence = self.fence.as_ref();
+        let told = fence.map_or(Watched::Fine, |fence| fence.ask(context, deadline));
+        self.dead |= matches!(told, Watched::Lost { .. });
+        told
     }
 
     fn watch(&self) -> Watch<'_> {
@@ -239,6 +253,12 @@ impl Volume {
     /// Watches the disk of a volume that is mounted already.
     fn adopt(&mut self) -> Result<(), ObjectError> {
         self.fence.as_mut().map_or(Ok(()), Fence::adopt)
+    }
+
+    /// What was taken from everybody here while something of it was mounted.
+    fn bring_online(&mut self, deadline: Instant) -> Result<(), ObjectError> {
+        let fence = self.fence.as_mut();
+        fence.map_or(Ok(()), |fence| fence.bring_online(deadline))
     }
 
     /// A dead disk is not waited for as long as one that works.
@@ -538,6 +558,8 @@ impl Volume {
             Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound && missing_is_free => {
                 Ok(false)
             }
+            // Nobody else claims it: that is asked before the disk is (`bdev_open` in the kernel).
+            Ok(Err(error)) if error.raw_os_error() == Some(ENXIO) && self.is_offline() => Ok(false),
             Ok(Err(error)) => {
                 let what = format!(
                     "open {} to see whether it is in use",
@@ -547,6 +569,10 @@ impl Volume {
             }
             Err(_) => Err(ObjectError::late("could not open the device")),
         }
+    }
+
+    fn is_offline(&self) -> bool {
+        self.fence.as_ref().is_some_and(Fence::is_offline)
     }
 
     fn holders(&self, deadline: Instant) -> String {

@@ -323,9 +323,15 @@ class Cluster:
         self.target.must(f"/rig/expose {lun} {backstore}")
 
     def content(self, number):
-        """A digest of what a volume holds."""
-        with self.volumes[number].open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        """A digest of each block of 4096 bytes of a volume."""
+        content = self.volumes[number].read_bytes()
+        blocks = range(0, len(content), 4096)
+        return [hashlib.sha256(content[at:at + 4096]).digest() for at in blocks]
+
+    def changed(self, number, before):
+        """The blocks of a volume that are not as they were."""
+        pairs = enumerate(zip(before, self.content(number), strict=True))
+        return [at for at, (old, new) in pairs if old != new]
 
     def stranger(self, lun=DATA):
         """A session of somebody who is no node."""
