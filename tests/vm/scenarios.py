@@ -62,8 +62,8 @@ def paused(cluster):
     resumed = now()
     owner.resume()
     until("the former owner to let go", lambda: not owner.holds(), 30)
-    report(f"let go {now() - resumed:.1f} s after it woke up; two owners answered "
-           f"{len(cluster.client.two_owners(start))} questions of a hundred a second")
+    report(f"all let go, the volume too, was seen {now() - resumed:.1f} s after it woke up")
+    report_last_answer(cluster, owner, resumed)
     cluster.await_whole()
     refuse_late(owner, resumed)
     expect(cluster.owner() is heir, "the task went back by itself")
@@ -80,7 +80,8 @@ def frozen(cluster):
     thawed = now()
     owner.thaw()
     until("the former owner to let go", lambda: not owner.holds(), 30)
-    report(f"let go {now() - thawed:.1f} s after it woke up")
+    report(f"all let go, the volume too, was seen {now() - thawed:.1f} s after it woke up")
+    report_last_answer(cluster, owner, thawed)
     cluster.await_whole()
     refuse_late(owner, thawed)
     cluster.audit()
@@ -460,6 +461,13 @@ def report(text):
 def report_gap(cluster, since):
     gap, before, after = cluster.client.gap(since)
     report(f"silent for {gap * 1000:.0f} ms, from {before} to {after}")
+
+
+def report_last_answer(cluster, former, woke):
+    """Until when a former owner that woke up still answered the client."""
+    late = [one.at for one in cluster.client.answers if one.at > woke and one.node == former.name]
+    last = f"{(max(late) - woke) * 1000:.0f} ms after it woke up" if late else "before it slept"
+    report(f"it answered last {last}, {len(late)} questions of a hundred a second")
 
 
 def report_takeover(cluster, heir, start):
