@@ -222,7 +222,7 @@ class Cluster:
 
     def boot(self):
         """Switches everything on and forms the cluster with the task running."""
-        audit.make_small(self.directory / "target.img", 16 * MIB)
+        audit.make_small(self.directory / "target.img", 16 * MIB, journal=False)
         self.target.power_on()
         for node in self.nodes:
             audit.make_small(self.directory / f"{node.name}.img", 16 * MIB)
