@@ -455,6 +455,7 @@ impl Register {
             self.give_up();
         }
         self.leave_dead_disk(now);
+        self.return_to_disk(now);
         self.close_open_change(now);
         if let Some((start, by_network)) = self.starts_at()
             && now >= start
@@ -483,13 +484,27 @@ impl Register {
         }
     }
 
-    /// When a ballot is due, if it can be begun at all, and whether it has to ask all nodes.
-    fn starts_at(&self) -> Option<(Instant, bool)> {
+    /// A ballot that asks all nodes goes back to the disk once that answers again: one node that
+    /// keeps silent would hold it up.
+    fn return_to_disk(&mut self, now: Instant) {
+        let asking = matches!(self.phase, Phase::Asking(..));
+        if asking && self.media.disk && self.proposal.is_some() && self.is_disk_free() {
+            self.phase = Phase::Waiting(now);
+        }
+    }
+
+    /// Can a ballot be begun on the disk, if that answers?
+    fn is_disk_free(&self) -> bool {
         let free = match &self.shared {
             Some(shared) => shared.is_free(),
             None => self.own.writable().is_some(),
         };
-        let on_disk = self.media.disk && free && self.acceptor.is_recovered();
+        free && self.acceptor.is_recovered()
+    }
+
+    /// When a ballot is due, if it can be begun at all, and whether it has to ask all nodes.
+    fn starts_at(&self) -> Option<(Instant, bool)> {
+        let on_disk = self.media.disk && self.is_disk_free();
         let asking = self.media.network && !self.media.disk && self.acceptor.votes();
         if self.halted.is_some() || !(on_disk || asking) {
             return None;

@@ -187,6 +187,19 @@ fn one_that_does_not_answer_keeps_all_from_changing_it() {
 }
 
 #[test]
+fn one_that_does_not_answer_holds_nobody_up_once_the_disk_is_back() {
+    let mut trio = Trio::without_disk();
+    trio.deaf = NodeSet::EMPTY.with(node(3));
+    trio.propose(0, &value(1, 7));
+    assert_eq!(trio.outcomes(), []);
+    let asked_until = trio.now;
+    trio.set_disk(true);
+    trio.wait(asked_until + BACKOFF);
+    let won = |news: &News| matches!(news, News::Won { value: won, .. } if *won == value(1, 7));
+    assert!(trio.outcomes().iter().any(won));
+}
+
+#[test]
 fn a_value_that_all_accepted_survives_its_proposer_and_comes_to_the_disk() {
     let mut trio = Trio::without_disk();
     let new = value(1, 11);
