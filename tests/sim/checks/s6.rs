@@ -9,12 +9,12 @@
 //!  or cold start         stopped or frozen, or between it and the one that put it out one
 //!                        direction was broken on every network *and* through the disk;
 //!                        or its daemon had been started anew and had not yet said so;
-//!                        or the one that put it out was in trouble and the node, its disk bad,
-//!                        cannot know that it is back;
+//!                        or the one that put it out was in trouble and the node, its disk
+//!                        bad, cannot know that it is back;
 //!                        or the two were started with different configurations
 //! eviction, rebooted     the listed life is over
-//! lease ran out          for two heartbeats or longer, all at once: the node itself was in trouble,
-//!                        or its disk was bad and it was alone until a moment ago, or some member
+//! lease ran out          for two heartbeats or longer, all at once: the node was in trouble, or
+//!                        its disk was bad and it was alone until a moment ago, or some member
 //!                        was in trouble, or one direction to it was broken;
 //!                        or a new view was on its way, and the disk of somebody was bad or
 //!                        somebody in trouble may have left a ballot open that hid it
@@ -22,10 +22,10 @@
 //!                        of that task there
 //! ```
 //! Two heartbeats are half of what silence and a lease take: one frame may have been missed before
-//! they began, and one more is on its way through the disk. Trouble of the one that puts out is none
-//! of these reasons: after its own stall it has to look again before it judges. What counts as bad
-//! is in [`Place`]; networks that lose or delay many frames, and disks slower than the design asks
-//! for, are bad all the time. A core that was just started needs a heartbeat to be heard again.
+//! they began, and one more is on its way through the disk. Trouble of the one that puts out is
+//! none of these reasons: after its own stall it has to look again before it judges. What counts as
+//! bad is in [`Place`]; networks that lose or delay many frames, and disks slower than the design
+//! asks for, are bad all the time. A core that was just started is not heard for a heartbeat.
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use standfast::engine::{After, Command};
 use standfast::model::TaskIndex;
 
 use super::{D, H, cluster, elsewhere, runner_of, runs, wait};
-use crate::strike::{Ill, Strike};
+use crate::strike::{Ill, Part, Strike};
 use crate::world::World;
 
 fn moved(world: &World, to: usize) -> Command {
@@ -115,8 +115,8 @@ fn the_time_in_which_a_guard_stood_still_counts() {
     }
 }
 
-/// Whatever holds both nodes up makes each of them hear nothing for longer than others may be silent.
-/// It was they that slept: neither puts the other out.
+/// Whatever holds both nodes up makes each of them hear nothing for longer than others may be
+/// silent. It was they that slept: neither puts the other out.
 #[test]
 fn who_stood_still_counts_the_silence_of_others_from_then_on() {
     for seed in 0..10 {
@@ -131,5 +131,30 @@ fn who_stood_still_counts_the_silence_of_others_from_then_on() {
             let newest = world.checks.newest().expect("a view was decided");
             assert_eq!((newest.listed(), newest.evictions.len()), (before, 0));
         }
+    }
+}
+
+/// All cables are cut, so nobody tells the core that is started again what the view is, and its
+/// last ballot, left open on the disk, hides it from every reader.
+#[test]
+fn a_core_that_ends_in_a_write_is_no_failure_though_all_cables_are_cut() {
+    for seed in 0..40 {
+        let mut world = cluster(2, 1, seed);
+        let owner = runner_of(&world, 0);
+        let paths = world.all_paths_of(owner);
+        world.cut(&paths);
+        let strike = Strike::Kill {
+            part: Part::Core,
+            node: owner,
+            span: H / 2,
+        };
+        world.strike(Strike::WhenWriting {
+            node: owner,
+            strike: Box::new(strike),
+        });
+        let node = world.nodes[1 - owner].id;
+        world.command(owner, Command::Standby { node });
+        let stays = |w: &World| w.nodes[owner].held[0].whole;
+        assert!(!world.run_while(D * 4, stays), "seed {seed}");
     }
 }
