@@ -326,10 +326,8 @@ impl World {
     }
 
     pub(crate) fn command(&mut self, i: usize, command: Command) {
-        if let Command::Move { task, .. } | Command::Start { task } | Command::Stop { task } =
-            command
-        {
-            self.checks.asked |= 1 << task.index();
+        if let Command::Move { task, to } = command {
+            self.checks.asked[task.index()].insert(to);
         }
         self.number += 1;
         let request = self.number;

@@ -45,6 +45,7 @@ impl World {
         }
         let clock = Clock::new(&mut self.rng, self.now).shifted(self.plan.clock_shift);
         let boot = (u128::from(self.rng.next()) << 64 | u128::from(self.rng.next())).to_be_bytes();
+        self.life_is_over(i);
         let node = &mut self.nodes[i];
         node.on = true;
         node.power_life += 1;
@@ -54,6 +55,12 @@ impl World {
         node.unfit_lately = !node.fit;
         self.say(i, || "has power".into());
         self.start_daemon(i, false);
+    }
+
+    /// Another life of the node follows the one that it has led.
+    fn life_is_over(&mut self, i: usize) {
+        let life = self.nodes[i].incarnation;
+        self.lives_over.insert((life.boot, life.start), self.now);
     }
 
     // ---- the daemon: guard, core and runner together ----
@@ -111,6 +118,7 @@ impl World {
     }
 
     pub(crate) fn start_daemon(&mut self, i: usize, page_kept: bool) {
+        self.life_is_over(i);
         let now = self.now;
         let node = &mut self.nodes[i];
         node.incarnation.start += 1;
@@ -190,9 +198,12 @@ impl World {
         let setup = self.setup(i);
         let node = &mut self.nodes[i];
         node.core_life += 1;
+        node.core_began = now;
         node.epoch = 0;
         node.wake_at = u64::MAX;
         self.troubles.set(Place::Node { node: i }, false, now);
+        let heard = now + self.plan.timing.heartbeat.0;
+        self.troubles.note(Place::Node { node: i }, now, heard);
         let node = &mut self.nodes[i];
         let local = node.clock.at(now);
         let granted = setup.resumed.map_or(0, |resumed| resumed.granted);
@@ -311,6 +322,9 @@ impl World {
             && let Some(since) = node.frozen_since.take()
         {
             node.clock.stood_still(now - since);
+            // Nor has it moved towards the next frame.
+            let beats = now + self.plan.timing.heartbeat.0;
+            self.troubles.note(Place::Node { node: i }, now, beats);
         }
     }
 

@@ -117,6 +117,8 @@ pub(crate) struct Node {
     pub(crate) incarnation: Incarnation,
     pub(crate) engine: Option<Engine>,
     pub(crate) inbox: VecDeque<In>,
+    /// When its core began.
+    pub(crate) core_began: u64,
     pub(crate) core_paused_until: u64,
     /// A virtual machine that is paused, clock and all.
     pub(crate) frozen_since: Option<u64>,
@@ -178,6 +180,7 @@ impl Node {
             incarnation: Incarnation::default(),
             engine: None,
             inbox: VecDeque::new(),
+            core_began: 0,
             core_paused_until: 0,
             frozen_since: None,
             guard: None,

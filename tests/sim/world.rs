@@ -189,6 +189,8 @@ pub(crate) struct World {
     pub(crate) old_frames: Vec<(usize, usize, Rc<Frame>)>,
     /// Packets likewise.
     pub(crate) old_packets: VecDeque<(usize, usize, Rc<Packet>)>,
+    /// When each life that is over was followed by another, by boot and start.
+    pub(crate) lives_over: BTreeMap<([u8; 16], u32), u64>,
     /// Until when each network holds its frames back.
     pub(crate) clogged_until: Vec<u64>,
     /// Agents on their way, by runner and node to be switched off.
@@ -266,6 +268,7 @@ impl World {
             cuts: BTreeMap::new(),
             old_frames: Vec::new(),
             old_packets: VecDeque::new(),
+            lives_over: BTreeMap::new(),
             calm: false,
             task_nodes,
             turns: 0,
@@ -441,12 +444,13 @@ impl World {
             In::ReadFailed { begun } => self.turn(i, Event::DiskReadFailed { begun }),
             In::WriteEnded { fails: true } => self.turn(i, Event::DiskWriteFailed { at: now }),
             In::WriteEnded { fails: false } => self.turn(i, Event::DiskWritten { at: now }),
+            In::Other(Event::Packet { link, packet }) => self.hears_packet(i, link, packet),
             In::Other(event) => self.turn(i, event),
         }
     }
 
     /// One turn of the engine, the page, then what it wants done.
-    fn turn(&mut self, i: usize, event: Event) {
+    pub(crate) fn turn(&mut self, i: usize, event: Event) {
         self.turns += 1;
         let node = &mut self.nodes[i];
         let now = node.clock.at(self.now);

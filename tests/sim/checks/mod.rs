@@ -60,14 +60,14 @@ pub(crate) struct Checks {
     pub(crate) release: s5::Release,
     pub(crate) writes: s3::Writes,
     pub(crate) origin: s9::Origin,
-    /// Tasks an operator has asked something about, bit by index.
-    pub(crate) asked: u64,
+    /// Nodes to which an operator has asked each task to be moved.
+    pub(crate) asked: Vec<NodeSet>,
     /// How often what happened.
     pub(crate) counts: BTreeMap<&'static str, u64>,
 }
 
 /// What is counted beside the faults; everything must happen in an everyday run.
-pub(crate) const COUNTED: [&str; 30] = [
+pub(crate) const COUNTED: [&str; 31] = [
     "start",
     "adopted",
     "released by the guard",
@@ -87,6 +87,7 @@ pub(crate) const COUNTED: [&str; 30] = [
     "refused frame",
     "refused packet",
     "replayed packet",
+    "packet of an earlier life",
     "refused block",
     "torn block",
     "struck in a write",
@@ -109,7 +110,7 @@ impl Checks {
             release: s5::Release::new(plan.nodes, plan.timing.release.on_worst_clock().0),
             writes: s3::Writes::new(plan.tasks),
             origin: s9::Origin::default(),
-            asked: 0,
+            asked: vec![NodeSet::EMPTY; plan.tasks],
             counts: BTreeMap::new(),
         }
     }

@@ -5,22 +5,30 @@
 //! and only these are reasons:
 //!
 //! ```text
-//! eviction, silent       the node itself was off, dead, stopped or frozen, or between it and the
-//!  or cold start         one that put it out one direction was broken on every network *and*
-//!                        through the disk, all at once, for a heartbeat or longer; or that one
-//!                        was in trouble and the node, its disk bad, cannot know that it is back;
+//! eviction, silent       for two heartbeats or longer, all at once: the node itself was off, dead,
+//!  or cold start         stopped or frozen, or between it and the one that put it out one
+//!                        direction was broken on every network *and* through the disk;
+//!                        or its daemon had been started anew and had not yet said so;
+//!                        or the one that put it out was in trouble and the node, its disk
+//!                        bad, cannot know that it is back;
 //!                        or the two were started with different configurations
 //! eviction, rebooted     the listed life is over
-//! lease ran out          the node itself was in trouble, or its disk was bad for a heartbeat or
-//!                        longer and it was alone until a moment ago, or some member did not
-//!                        hear from it meanwhile;
+//! lease ran out          for two heartbeats or longer, all at once: the node was in trouble, or
+//!                        its disk was bad and it was alone until a moment ago, or some member
+//!                        was in trouble, or one direction to it was broken;
 //!                        or a new view was on its way, and the disk of somebody was bad or
 //!                        somebody in trouble may have left a ballot open that hid it
-//! task moved             an operator, standby, leaving, a failure or unfitness of that task there
+//! task moved             an operator, who named the heir; standby, leaving, a failure or unfitness
+//!                        of that task there
 //! ```
-//! Trouble of the one that puts out is none of these reasons: after its own stall it has to look
-//! again before it judges. What counts as bad is in [`Place`]; networks that lose or delay many
-//! frames, and disks slower than the design asks for, are bad all the time.
+//! Two heartbeats are half of what silence and a lease take: one frame may have been missed before
+//! they began, and one more is on its way through the disk. Trouble of the one that puts out is
+//! none of these reasons: after its own stall it has to look again before it judges. What counts as
+//! bad is in [`Place`]; networks that lose or delay many frames, and disks slower than the design
+//! asks for, are bad all the time. A core that was just started is not heard for a heartbeat.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -60,8 +68,9 @@ pub(crate) struct Troubles {
     /// All networks, all disks are bad until this moment.
     networks_bad_until: u64,
     disks_bad_until: u64,
-    /// Shortest trouble that counts, and how far back it may lie.
+    /// Shortest trouble that counts, shortest silence that does, and how far back it may lie.
     shortest: u64,
+    silence: u64,
     window: u64,
     open: BTreeMap<Place, u64>,
     over: Vec<(Place, u64, u64)>,
@@ -77,6 +86,7 @@ impl Troubles {
             networks_bad_until: always(plan.networks_unreliable()),
             disks_bad_until: always(plan.disks_unreliable()),
             shortest: timing.heartbeat.0,
+            silence: timing.heartbeat.0 * 2,
             window: timing.detect.0 * 2,
             open: (0..plan.nodes)
                 .map(|node| (Place::Node { node }, 0))
@@ -130,9 +140,8 @@ impl Troubles {
         spells.any(|(place, from, to)| place == Place::Node { node } && from <= now && to >= begin)
     }
 
-    /// Longest time in the window in which `bad` held without a break of a heartbeat.
-    fn longest(&self, asked: u64, now: u64, about: &[usize], bad: impl Fn(&Moment) -> bool) -> u64 {
-        let begin = asked.saturating_sub(self.window);
+    /// Longest time between `begin` and `now` in which `bad` held without a break of a heartbeat.
+    fn longest(&self, begin: u64, now: u64, about: &[usize], bad: impl Fn(&Moment) -> bool) -> u64 {
         let of = |place: &Place| match *place {
             Place::Node { node } | Place::Port { node, .. } | Place::Disk { node } => {
                 about.contains(&node)
@@ -175,43 +184,57 @@ impl Troubles {
         longest
     }
 
-    /// Does anything justify that `by` asked at `asked` to put `node` out, decided `now`?
-    pub(crate) fn justify_eviction(&self, node: usize, by: usize, asked: u64, now: u64) -> bool {
-        let silent = |moment: &Moment| !moment.hears(node, by) || !moment.hears(by, node);
-        let disk = |moment: &Moment| moment.disk_bad(node);
-        // It has asked for a view without the other, and confirms nothing until that is settled.
-        let unsettled = || self.longest(asked, now, &[node], disk) >= self.shortest;
-        let spells = self.spells().filter(|(place, _, to)| {
-            *place == Place::Disk { node } && *to >= asked.saturating_sub(self.window)
-        });
-        let ill_since = spells.map(|(_, from, _)| from).min().unwrap_or(asked);
-        let judge = self.of_node(by, ill_since.min(asked), now);
-        self.of_node(node, asked, now)
-            || (judge && unsettled())
-            || self.longest(asked, now, &[node, by], silent) >= self.shortest
-    }
-
-    /// Does anything justify that the lease of `node` ran out now, with these other nodes listed in
-    /// a view that all of them know? While one does not, frames confirm nothing between unequals.
-    pub(crate) fn justify_end(&self, node: usize, others: &[usize], knows: bool, now: u64) -> bool {
-        if self.of_node(node, now, now) {
+    /// Does anything justify that `by` asked at `asked` to put `node` out, decided `now`? Does the
+    /// node still lead the life that is listed?
+    pub(crate) fn justify_eviction(
+        &self,
+        (node, lives): (usize, bool),
+        by: usize,
+        asked: u64,
+        now: u64,
+    ) -> bool {
+        let begin = asked.saturating_sub(self.window);
+        let silent = |moment: &Moment| moment.silent(node, by) || moment.still(node);
+        if self.longest(begin, now, &[node, by], silent) >= self.silence {
             return true;
         }
         let disk = |moment: &Moment| moment.disk_bad(node);
-        let unread = self.longest(now, now, &[node], disk) >= self.shortest;
-        let unheard = |other: usize| {
-            let silent = |moment: &Moment| !moment.hears(node, other) || !moment.hears(other, node);
-            self.of_node(other, now, now)
-                || self.longest(now, now, &[node, other], silent) >= self.shortest
+        let unread = self.longest(begin, now, &[node], disk);
+        // It has asked for a view without the other, and confirms nothing until that is settled.
+        let spells = self
+            .spells()
+            .filter(|(place, _, to)| *place == Place::Disk { node } && *to >= begin);
+        let ill_since = spells.map(|(_, from, _)| from).min().unwrap_or(asked);
+        let judge = self.of_node(by, ill_since.min(asked), now);
+        !lives || unread >= self.shortest && judge
+    }
+
+    /// Does anything justify that the lease of `node` ran out now, with these other nodes listed?
+    /// Do all know the newest view, and lead the lives that it lists? While one does not, frames
+    /// confirm nothing between unequals.
+    pub(crate) fn justify_end(
+        &self,
+        node: usize,
+        others: &[usize],
+        (knows, lives): (bool, bool),
+        now: u64,
+    ) -> bool {
+        let begin = now.saturating_sub(self.window);
+        let unconfirmed = |moment: &Moment| {
+            let unheard = |other: &usize| moment.silent(node, *other) || moment.still(*other);
+            !knows || !lives || others.is_empty() || others.iter().any(unheard)
         };
-        let hidden = |other: &usize| {
-            let disk = |moment: &Moment| moment.disk_bad(*other);
-            self.of_node(*other, now, now) || self.longest(now, now, &[*other], disk) > 0
+        let unproved =
+            |moment: &Moment| moment.still(node) || moment.disk_bad(node) && unconfirmed(moment);
+        let about: Vec<usize> = others.iter().copied().chain([node]).collect();
+        if self.longest(begin, now, &about, unproved) >= self.silence {
+            return true;
+        }
+        let hidden = |other: usize| {
+            let disk = |moment: &Moment| moment.disk_bad(other) || moment.still(other);
+            self.longest(begin, now, &[other], disk) > 0
         };
-        let mut everybody = 0..self.nodes;
-        let on_its_way = !knows && (unread || everybody.any(|other| hidden(&other)));
-        let alone = others.is_empty() || others.iter().any(|other| unheard(*other));
-        on_its_way || unread && alone
+        !knows && (0..self.nodes).any(hidden)
     }
 }
 
@@ -226,6 +249,15 @@ struct Moment {
 impl Moment {
     fn disk_bad(&self, node: usize) -> bool {
         self.disks_bad || self.bad.contains(&Place::Disk { node })
+    }
+
+    fn still(&self, node: usize) -> bool {
+        self.bad.contains(&Place::Node { node })
+    }
+
+    /// Is one direction between the two broken on every medium?
+    fn silent(&self, one: usize, two: usize) -> bool {
+        !self.hears(one, two) || !self.hears(two, one)
     }
 
     /// Do frames of `from` reach `to` on any medium?
@@ -246,8 +278,8 @@ impl Moment {
 /// What justifies that a task is taken, or is to be taken, from an owner that is a member still.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Grounds {
-    /// An operator has asked something about the task.
-    pub(crate) asked: bool,
+    /// An operator has asked for it to be moved to these nodes.
+    pub(crate) asked: NodeSet,
     /// The owner is in standby or leaves.
     pub(crate) standby: bool,
     /// The task, or the runner, has failed there since the owner got it.
@@ -264,7 +296,10 @@ pub(crate) fn movement(old: &TaskRecord, new: &TaskRecord, grounds: Grounds) -> 
         return Ok(());
     }
     let justified = match new.cause {
-        Cause::Operator => grounds.asked,
+        Cause::Operator => {
+            let to = if moved { new.owner } else { new.heir };
+            to.is_some_and(|to| grounds.asked.contains(to))
+        }
         Cause::Standby => grounds.standby,
         Cause::Failed => grounds.failed,
         Cause::Unfit => grounds.unfit,
@@ -294,7 +329,8 @@ impl World {
             if let Some(machine) = machine {
                 self.must_be_out(machine, view.epoch);
             }
-            self.judge_eviction(old.node, machine, view, id);
+            let lives = machine.is_some_and(|i| self.nodes[i].incarnation == old.incarnation);
+            self.judge_eviction(old.node, machine.map(|i| (i, lives)), view, id);
         }
         if before.config_hash != view.config_hash {
             return; // formed anew: its tasks are other ones
@@ -307,13 +343,14 @@ impl World {
     fn judge_eviction(
         &mut self,
         node: standfast::model::NodeId,
-        machine: Option<usize>,
+        machine: Option<(usize, bool)>,
         view: &View,
         id: (u64, u64),
     ) {
         let mut gone = view.evictions.iter();
         let eviction = gone.find(|gone| gone.node == node && gone.epoch == view.epoch);
-        let (Some(eviction), Some(machine), true) = (eviction, machine, self.checks.s6) else {
+        let (Some(eviction), Some((machine, lives)), true) = (eviction, machine, self.checks.s6)
+        else {
             return;
         };
         let justified = match eviction.reason {
@@ -322,7 +359,9 @@ impl World {
                 let asked = self.checks.origin.asked_at(id).unwrap_or(self.now);
                 let by = eviction.by.index();
                 self.is_of_another_plan(machine, by)
-                    || self.troubles.justify_eviction(machine, by, asked, self.now)
+                    || self
+                        .troubles
+                        .justify_eviction((machine, lives), by, asked, self.now)
             }
         };
         if !justified {
@@ -360,7 +399,7 @@ impl World {
         let (told, back) = node.leaving;
         let leaving = node.was_told_to_leave || (told..=back).contains(&asked);
         let grounds = Grounds {
-            asked: self.checks.asked & bit != 0,
+            asked: self.checks.asked[task],
             standby: before.standby.contains(owner) || leaving,
             failed: node.held[task].trouble,
             unfit: node.unfit_lately & bit != 0,
@@ -413,7 +452,15 @@ impl World {
             && listed
                 .iter()
                 .all(|other| self.nodes[other.index()].epoch == view.epoch);
-        if !self.troubles.justify_end(i, &others, knows, self.now) {
+        let mut members = view.members.iter();
+        let lives = members.all(|member| {
+            let machine = self.living(member.node, member.incarnation.boot);
+            machine.is_some_and(|i| self.nodes[i].incarnation == member.incarnation)
+        });
+        if !self
+            .troubles
+            .justify_end(i, &others, (knows, lives), self.now)
+        {
             let names = &self.plan.names;
             let what = format!(
                 "healthy {} loses {}: its lease has run out",
@@ -421,131 +468,5 @@ impl World {
             );
             self.violated(Violation::new("S6", what, vec![i]));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use standfast::model::NodeId;
-
-    use super::*;
-
-    const MS: u64 = 1_000_000;
-
-    fn troubles() -> Troubles {
-        let mut troubles = Troubles::new(&Plan::calm(3, 1, 500));
-        for node in 0..3 {
-            troubles.set(Place::Node { node }, false, MS);
-        }
-        troubles
-    }
-
-    #[test]
-    fn no_single_medium_justifies_an_eviction() {
-        let (now, from) = (5_000 * MS, 4_500 * MS);
-        let mut troubles = troubles();
-        assert!(
-            !troubles.justify_eviction(0, 1, now, now),
-            "nothing was wrong"
-        );
-        for link in 0..2 {
-            troubles.set(Place::path((link, 0, 1)), true, from);
-        }
-        assert!(
-            !troubles.justify_eviction(0, 1, now, now),
-            "the disk is well"
-        );
-        troubles.note(Place::Disk { node: 1 }, from - 10 * MS, from + 40 * MS);
-        assert!(
-            !troubles.justify_eviction(0, 1, now, now),
-            "too short together"
-        );
-        troubles.note(Place::Disk { node: 1 }, from + 40 * MS, from + 60 * MS);
-        assert!(troubles.justify_eviction(0, 1, now, now));
-        assert!(!troubles.justify_eviction(0, 2, now, now), "another pair");
-        let later = now + 3_000 * MS;
-        for link in 0..2 {
-            troubles.set(Place::path((link, 0, 1)), false, now);
-        }
-        assert!(!troubles.justify_eviction(0, 1, later, later), "long ago");
-    }
-
-    #[test]
-    fn trouble_of_the_judge_is_no_reason_but_own_trouble_is() {
-        let now = 5_000 * MS;
-        let mut troubles = troubles();
-        troubles.note(Place::Node { node: 1 }, now - 400 * MS, now - 100 * MS);
-        assert!(!troubles.justify_eviction(0, 1, now, now));
-        assert!(troubles.justify_eviction(1, 0, now, now));
-    }
-
-    #[test]
-    fn a_lease_ends_only_without_the_disk_and_somebody() {
-        let now = 5_000 * MS;
-        let mut quiet = troubles();
-        quiet.set(Place::Disk { node: 0 }, true, now - 300 * MS);
-        assert!(!quiet.justify_end(0, &[1, 2], true, now), "all are heard");
-        assert!(
-            quiet.justify_end(0, &[], true, now),
-            "alone it needs the disk"
-        );
-        assert!(
-            quiet.justify_end(0, &[1, 2], false, now),
-            "not in a new view"
-        );
-        let mut troubles = troubles();
-        assert!(
-            !troubles.justify_end(0, &[1, 2], false, now),
-            "nothing is wrong"
-        );
-        troubles.set(Place::Node { node: 2 }, true, now - 400 * MS);
-        assert!(
-            !troubles.justify_end(0, &[1, 2], true, now),
-            "the disk proves it"
-        );
-        assert!(
-            troubles.justify_end(0, &[1, 2], false, now),
-            "an open ballot"
-        );
-        troubles.set(Place::Disk { node: 0 }, true, now - 300 * MS);
-        assert!(
-            !troubles.justify_end(0, &[1], true, now),
-            "all that are listed are heard"
-        );
-        assert!(troubles.justify_end(0, &[1, 2], true, now));
-    }
-
-    #[test]
-    fn a_task_that_moves_for_no_reason_is_found() {
-        let record = |owner, heir, cause| TaskRecord {
-            owner: NodeId::new(owner),
-            heir: NodeId::new(heir),
-            cause,
-            ..TaskRecord::default()
-        };
-        let old = record(1, 0, Cause::Placed);
-        let none = Grounds::default();
-        assert_eq!(movement(&old, &record(1, 0, Cause::Settled), none), Ok(()));
-        for cause in [
-            Cause::Evicted,
-            Cause::Placed,
-            Cause::Operator,
-            Cause::Failed,
-        ] {
-            assert!(
-                movement(&old, &record(2, 0, cause), none).is_err(),
-                "{cause:?}"
-            );
-        }
-        assert!(movement(&old, &record(1, 2, Cause::Unfit), none).is_err());
-        let asked = Grounds {
-            asked: true,
-            ..none
-        };
-        let named = record(1, 2, Cause::Operator);
-        assert_eq!(movement(&old, &named, asked), Ok(()));
-        let handed = record(2, 0, Cause::HandedOver);
-        assert_eq!(movement(&named, &handed, none), Ok(()));
-        assert!(movement(&old, &handed, none).is_err(), "nobody was named");
     }
 }
