@@ -485,16 +485,17 @@ pub enum FenceCommand {
         standfastd --record /run/standfast.record\n  \
         standfast replay /run/standfast.record\n  \
         standfast replay /run/standfast.record.1 --only all --until 1500\n\n\
-        With --json: {program, node, events, decisions, bytes, seconds, end, identical, \
-        difference,\nentries}; entries as in `history --json`; difference: {turn, ms, event, \
-        actions, recorded_actions};\nwith --only all also turns: [{turn, ms, event, actions}].")]
+        With --json: {program, node, events, decisions, bytes, seconds, from_ms, to_ms, \
+        checkpoints, left_out,\nend, identical, difference, entries}; entries as in `history \
+        --json`; difference: {turn, ms, event,\nactions, recorded_actions}; with --only all also \
+        turns: [{turn, ms, event, actions}]. Times are since\nthe core's start.")]
 pub struct ReplayArgs {
     /// The record
     pub file: PathBuf,
     /// Print one JSON object instead
     #[arg(long)]
     pub json: bool,
-    /// Play only so many milliseconds of it
+    /// Play only up to so many milliseconds after the core's start
     #[arg(long, value_name = "MS")]
     pub until: Option<u64>,
     /// What to print

@@ -16,13 +16,15 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::NodeId;
 use crate::time::Instant;
 
 use super::{Ballot, Block, Change, Compared, Order, Place, Record, Value};
 
 /// The record at some moment, and the value that it names.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Image {
     pub(super) record: Record,
     pub(super) value: Arc<Value>,
@@ -31,7 +33,7 @@ pub(super) struct Image {
 }
 
 /// The one operation that may be under way.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 enum Step {
     #[default]
     Idle,
@@ -42,7 +44,7 @@ enum Step {
 }
 
 /// What a ballot on the record wants.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Attempt {
     pub(super) ballot: Ballot,
     /// The image that the value was chosen on.
@@ -68,7 +70,7 @@ pub(super) enum Sight {
 }
 
 /// The record, and this node's part in it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Shared {
     image: Option<Image>,
     step: Step,

@@ -246,3 +246,11 @@ impl Node {
         now < self.guard_paused_until
     }
 }
+
+/// The engine as it is when it was written down and read back: the same in everything.
+pub(crate) fn reread(engine: &Engine) -> Engine {
+    let written = postcard::to_allocvec(engine).expect("everything can be written");
+    let read: Engine = postcard::from_bytes(&written).expect("what was written can be read");
+    assert!(read == *engine && read.makes_sense(), "something is lost");
+    read
+}

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::fencing::Agent;
 use crate::log::{Log, record_words, reply_words};
-use crate::node::{In, Node, SOCKET_MAX};
+use crate::node::{In, Node, SOCKET_MAX, reread};
 use crate::plan::Plan;
 use crate::reservation::Unit;
 use crate::rng::Rng;
@@ -204,6 +204,8 @@ pub(crate) struct World {
     pub(crate) checks: Checks,
     pub(crate) task_nodes: Vec<Vec<NodeId>>,
     pub(crate) turns: u64,
+    /// Every so many turns an engine is written down and read back; 0: never.
+    pub(crate) reread_every: u64,
     pub(crate) logging: bool,
     pub(crate) log: Log,
 }
@@ -272,6 +274,7 @@ impl World {
             calm: false,
             task_nodes,
             turns: 0,
+            reread_every: 0,
             logging,
             log: Log::default(),
         }
@@ -471,6 +474,9 @@ impl World {
         let mut actions = Vec::new();
         while let Some(action) = engine.poll_action() {
             actions.push(action);
+        }
+        if self.turns.is_multiple_of(self.reread_every) {
+            *engine = reread(engine);
         }
         if shortened {
             self.ring_guard(i);

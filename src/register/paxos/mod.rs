@@ -34,6 +34,8 @@ mod state;
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{NodeId, NodeSet};
 use crate::time::{Instant, Span};
 
@@ -58,7 +60,7 @@ const BACKOFF_DOUBLINGS: u32 = 5;
 const SETTLE_BACKOFFS: u64 = 8;
 
 /// One node's part of the register: compare-and-swap by Paxos, on one disk or among all nodes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Register {
     me: NodeId,
     nodes: NodeSet,
