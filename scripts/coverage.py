@@ -4,7 +4,8 @@
     scripts/coverage.py [--regions] LINES REGIONS EXPLAINED
 
 LINES and REGIONS are what llvm-cov exports, as lcov and as JSON. EXPLAINED has a paragraph for each range of lines
-that nothing reaches: `path: text of one of its lines`, and indented below it why.
+that nothing reaches: `path: text of one of its lines`, and indented below it why. The text may stand in the three
+lines before, for what is left of a condition that always holds is only its closing brace.
 """
 
 import json
@@ -25,7 +26,7 @@ def main():
     unexplained = 0
     print("\nlines that were not reached" if unreached else "\nevery line was reached")
     for path, first, last in unreached:
-        text = source(path)[first - 1:last]
+        text = source(path)[max(first - 4, 0):last]
         why = [one for one in reasons if one["path"] == path and any(one["text"] in line for line in text)]
         for one in why:
             one["used"] = True

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use standfast::engine::{Class, Failure, Report, Standing};
 use standfast::frame::Frame;
+use standfast::mldc::DATA_MAX;
 use standfast::model::{Incarnation, NodeId};
 use standfast::register::Memory;
 
@@ -134,6 +135,8 @@ fn a_move_is_taken_back_while_the_heir_stands_still() {
     wait(&mut world, H, "no heir", |w| {
         placed(w) == (Some(home), None)
     });
+    // The heir may have started it, as far as the view knows, until it says otherwise.
+    pass(&mut world, D);
     stays_as_it_is(&mut world, D * 10);
     assert_eq!(runner_of(&world, 0), owner);
 }
@@ -292,4 +295,23 @@ fn a_failure_of_no_object_is_told_by_its_reason_alone() {
     world.deliver(owner, In::Other(Event::Report(lost)));
     assert_eq!(told(&world, "major: t0: nobody knows"), 1);
     wait(&mut world, D * 10, "the task", |w| w.all_run().is_ok());
+}
+
+/// The view of many nodes is longer than a packet.
+#[test]
+fn a_message_in_several_parts_changes_the_view_without_the_disk() {
+    let mut world = cluster(24, 1, 11);
+    let owner = runner_of(&world, 0);
+    let heir = (owner + 1) % 24;
+    let length = world.checks.newest().map_or(0, |view| view.encode().len());
+    assert!(length > DATA_MAX, "{length} bytes");
+    for node in 0..24 {
+        world.lose_disk(node);
+    }
+    pass(&mut world, D);
+    let (task, to) = (first(), world.nodes[heir].id);
+    world.command(owner, Command::Move { task, to });
+    wait(&mut world, D * 4, "the task on its heir", |w| {
+        w.nodes[heir].held[0].whole && !runs(w, owner, 0)
+    });
 }
