@@ -14,6 +14,7 @@ impl World {
         if let Some((_, strike)) = self.plan.strikes.get(index).cloned() {
             self.checks.count(strike.name());
             self.strike(strike);
+            self.judge_status();
         }
     }
 

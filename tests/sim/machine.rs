@@ -221,6 +221,10 @@ impl World {
         }
         self.deliver(i, In::Tick);
         self.after(2, i, Ev::DiskCycle { core });
+        if self.plan.files.late {
+            let delay = self.rng.skewed(self.plan.timing.heartbeat.0);
+            self.after(delay, i, Ev::FileSpeaks { core });
+        }
     }
 
     fn setup(&mut self, i: usize) -> Setup {
@@ -256,7 +260,11 @@ impl World {
             first_sequence: node.page.sequence + 1_000 * u64::from(node.page.sequence > 0),
             resumed: Some(node.resumed()),
             watchdog: true,
-            memory: node.votes.clone().map_or(Memory::Nothing, Memory::Kept),
+            memory: if self.plan.files.late {
+                Memory::Pending
+            } else {
+                node.memory()
+            },
             networks: (1 << self.plan.networks) - 1,
             fences: fences.without(node.id),
         }

@@ -7,7 +7,7 @@ use standfast::engine::{Engine, Event, Resumed};
 use standfast::frame::Frame;
 use standfast::model::{Incarnation, NodeId};
 use standfast::node::guard::rule::Rule;
-use standfast::register::{Block, Seen};
+use standfast::register::{Block, Memory, Seen};
 use standfast::time::Instant;
 
 use crate::clock::Clock;
@@ -223,6 +223,11 @@ impl Node {
     /// Would the guard let this task run at this true moment?
     pub(crate) fn page_allows(&self, now: u64, task: usize) -> bool {
         self.page.granted & (1 << task) != 0 && self.clock.at(now) < self.page.lease_deadline
+    }
+
+    /// What its file says of its own votes.
+    pub(crate) fn memory(&self) -> Memory {
+        self.votes.clone().map_or(Memory::Nothing, Memory::Kept)
     }
 
     pub(crate) fn resumed(&self) -> Resumed {

@@ -1,6 +1,7 @@
 //! Directed runs: one fault each, in a cluster that is otherwise quiet, and what must come of it.
 
 mod narrow;
+mod rare;
 
 use standfast::engine::{Command, Event};
 use standfast::model::TaskIndex;

@@ -44,6 +44,9 @@ pub(crate) enum Ev {
     RecordEnds {
         record: u64,
     },
+    FileSpeaks {
+        core: u64,
+    },
     Drain {
         core: u64,
         link: u8,
@@ -344,6 +347,7 @@ impl World {
                 packet,
             } => self.packet(i, power, link, &packet),
             Ev::RecordEnds { record } => self.record_ends(i, record),
+            Ev::FileSpeaks { core } => self.file_speaks(i, core),
             Ev::Drain { core, link } => self.drain(i, core, link),
             Ev::DiskCycle { core } => self.disk_cycle(i, core),
             Ev::Sample { read, late } => self.sample(i, read, late),

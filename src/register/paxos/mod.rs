@@ -282,20 +282,6 @@ impl Register {
         self.acceptor.votes() && self.halted.is_none()
     }
 
-    /// Nodes that the ballot under way still waits for; nobody unless it asks all nodes.
-    #[must_use]
-    pub fn awaited(&self) -> NodeSet {
-        match self.phase {
-            Phase::Asking(..) => self.nodes.minus(self.round.answered),
-            Phase::Idle
-            | Phase::Waiting(_)
-            | Phase::Writing(..)
-            | Phase::Reading(..)
-            | Phase::Storing(_)
-            | Phase::Comparing(_) => NodeSet::EMPTY,
-        }
-    }
-
     /// Has it stopped for good? Only a person can do something about it.
     #[must_use]
     pub fn halted(&self) -> Option<Trouble> {

@@ -1,8 +1,9 @@
 //! What must hold after every event, judged from the truth: what runs, what is on the disk.
 //!
-//! One file for each of S1 to S9. Each is a rule over plain observations, so that it can be shown
-//! to fire, and has below it what the world feeds it. `judge` runs after every event; what happens
-//! at one moment only (a start, a decision, a write) is judged at that moment.
+//! One file for each of S1 to S9, and one for what `status` shows. Each is a rule over plain
+//! observations, so that it can be shown to fire, and has below it what the world feeds it. `judge`
+//! runs after every event; what happens at one moment only (a start, a decision, a write) is judged
+//! at that moment.
 
 pub(crate) mod s1;
 pub(crate) mod s2;
@@ -13,6 +14,7 @@ pub(crate) mod s6;
 pub(crate) mod s7;
 pub(crate) mod s8;
 pub(crate) mod s9;
+pub(crate) mod status;
 
 use std::collections::BTreeMap;
 
@@ -67,7 +69,7 @@ pub(crate) struct Checks {
 }
 
 /// What is counted beside the faults; everything must happen in an everyday run.
-pub(crate) const COUNTED: [&str; 31] = [
+pub(crate) const COUNTED: [&str; 32] = [
     "start",
     "adopted",
     "released by the guard",
@@ -99,6 +101,7 @@ pub(crate) const COUNTED: [&str; 31] = [
     "command without an answer",
     "command sent twice",
     "command done late",
+    "record not kept",
 ];
 
 impl Checks {
