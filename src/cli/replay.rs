@@ -289,8 +289,10 @@ impl Played {
     fn tell_stretch(&self, out: &mut dyn Write) -> Result<(), Failure> {
         let (from, to) = (self.time(self.begins), self.time(self.last));
         write!(out, "Played from {from} to {to} of the core's life")?;
-        if self.begins > self.started {
+        if self.begins > self.started && self.left_out.is_empty() {
             write!(out, "; what was before is overwritten")?;
+        } else if !self.left_out.is_empty() {
+            write!(out, "; parts of the record are left out")?;
         }
         match self.checkpoints {
             0 => writeln!(out, ".")?,

@@ -203,7 +203,11 @@ fn a_part_that_is_damaged_is_left_out_and_named() {
         *byte ^= 1;
         let ran = replay(&place, &ring, &["--json"]).exits(6);
         let ran = ran.warns("damaged at byte").warns("copy it again");
-        assert!(ran.json()["events"].as_u64().unwrap() < whole);
+        let report = ran.json();
+        assert!(report["events"].as_u64().unwrap() < whole);
+        assert!(!report["left_out"].as_array().unwrap().is_empty());
+        let ran = replay(&place, &ring, &[]).exits(6);
+        ran.says("; parts of the record are left out");
         ring[part * segment + segment / 3] ^= 1;
     }
 }
