@@ -224,8 +224,8 @@ impl fmt::Display for Place<'_> {
 }
 
 /// Makes the kernel forget what it has cached of a block device, after writing what of that is
-/// still dirty. As long as anybody has the device open, even only to watch it, the kernel keeps what
-/// was once read: from a shared disk, what it was before the last owner wrote.
+/// still dirty. As long as anybody has the device open, even only to watch it, the kernel keeps
+/// what was once read: from a shared disk, what it was before the last owner wrote.
 ///
 /// What another use of the device holds in memory, such as a mounted file system, stays. Waits as
 /// long as the disk does.
