@@ -5,7 +5,7 @@ use standfast::engine::{After, Command};
 use standfast::model::TaskIndex;
 
 use super::{D, H, cluster, elsewhere, runner_of, runs, wait};
-use crate::strike::{Ill, Part, Strike};
+use crate::strike::{Flaw, Ill, Part, Strike};
 use crate::world::World;
 
 fn moved(world: &World, to: usize) -> Command {
@@ -77,6 +77,33 @@ fn an_heir_that_is_dropped_while_it_starts_is_waited_for() {
         dropped += u32::from(waited_for);
     }
     assert!(dropped > 0, "no heir was dropped");
+}
+
+/// The same, but the heir cannot stop what it has started: time changes nothing about that.
+#[test]
+fn an_heir_that_is_dropped_and_cannot_stop_is_waited_for_however_long() {
+    for seed in 0..10 {
+        let mut world = cluster(2, 1, seed);
+        let owner = runner_of(&world, 0);
+        let heir = 1 - owner;
+        let there = moved(&world, heir);
+        world.command(owner, there);
+        wait(&mut world, D * 2, "the start", |w| runs(w, heir, 0));
+        world.strike(Strike::Flaw {
+            task: 0,
+            node: heir,
+            flaw: Flaw::StopsFail,
+            span: Some(D * 4),
+        });
+        world.set_disk(heir, Ill::Hangs, true, Some(D));
+        let back = moved(&world, owner);
+        world.command(owner, back);
+        let later = world.now + D * 4;
+        world.run_until(later);
+        wait(&mut world, D * 40, "the task at its owner", |w| {
+            w.nodes[owner].held[0].whole
+        });
+    }
 }
 
 /// The last frame of a dead owner comes again and again, as young as its hearer's own frames are.
