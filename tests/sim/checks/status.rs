@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use standfast::engine::{Engine, Snapshot, Standing};
+use standfast::engine::{Engine, NodeStatus, Snapshot, Standing};
 use standfast::model::{Incarnation, NodeId, TaskState};
 use standfast::time::Instant;
 
@@ -20,6 +20,8 @@ pub(crate) struct Sitter<'a> {
     pub(crate) node: NodeId,
     pub(crate) incarnation: Incarnation,
     pub(crate) now: Instant,
+    /// Silence after which a node is not taken to be there, in milliseconds.
+    pub(crate) suspect_ms: f64,
 }
 
 /// What the picture shows otherwise than it is.
@@ -54,11 +56,29 @@ pub(crate) fn check(seen: &Snapshot, sitter: Sitter<'_>) -> Result<(), String> {
             return Err(format!("task {:?}, runs: {runs}, {why:?}", task.task));
         }
     }
+    for node in seen.nodes.iter().filter(|node| node.node != sitter.node) {
+        if !may_be_shown(node, sitter) {
+            return Err(format!("{node:?} in {view:?}"));
+        }
+    }
     let different: BTreeSet<_> = seen.alarms.iter().collect();
     if different.len() < seen.alarms.len() {
         return Err(format!("an alarm twice: {:?}", seen.alarms));
     }
     Ok(())
+}
+
+/// Another node: is it listed as it is shown, and silent only if it is?
+fn may_be_shown(node: &NodeStatus, sitter: Sitter<'_>) -> bool {
+    let listed = sitter.engine.view().member(node.node);
+    let listed = listed.map(|member| member.standing);
+    match &*node.state {
+        "member" => listed == Some(Standing::Member) && node.heard_ms.is_some(),
+        "joining" => listed == Some(Standing::Joining) && node.heard_ms.is_some(),
+        "outside" => listed.is_none() && node.heard_ms.is_some(),
+        "silent" => node.heard_ms.is_none_or(|ms| ms > sitter.suspect_ms),
+        state => state == "incompatible",
+    }
 }
 
 /// What would worry somebody although all is well.
@@ -96,6 +116,7 @@ impl World {
                 node: node.id,
                 incarnation: node.incarnation,
                 now,
+                suspect_ms: self.plan.timing.suspect.as_ms_f64(),
             };
             Some((i, sitter, engine.snapshot(now)))
         })
@@ -132,13 +153,17 @@ fn a_picture_that_is_not_so_is_found() {
     world.run_until(world.now + 1_000_000_000);
     let (_, sitter, good) = world.pictures().next().expect("it is up");
     assert_eq!((check(&good, sitter), check_well(&good)), (Ok(()), Ok(())));
-    let spoilt: [fn(&mut Snapshot); 6] = [
+    let spoilt: [fn(&mut Snapshot); 10] = [
         |seen| seen.epoch += 1,
         |seen| seen.standing = "joining".into(),
         |seen| seen.waiting_for = Some("rain".into()),
         |seen| seen.lease_ms = 0.0,
         |seen| seen.tasks[0].blocked = Some("nothing".into()),
         |seen| seen.alarms = vec!["fire".into(); 2],
+        |seen| seen.nodes[1].state = "silent".into(),
+        |seen| seen.nodes[1].state = "outside".into(),
+        |seen| seen.nodes[1].state = "joining".into(),
+        |seen| seen.nodes[1].heard_ms = None,
     ];
     for (number, spoil) in spoilt.iter().enumerate() {
         let mut seen = good.clone();

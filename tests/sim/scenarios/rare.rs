@@ -10,6 +10,7 @@ use standfast::register::Memory;
 
 use super::*;
 use crate::bytes::CLUSTER;
+use crate::strike::Strike;
 
 const MINUTES: u64 = 60_000_000_000;
 
@@ -239,9 +240,14 @@ fn only_the_newest_alarms_are_kept() {
 /// The file of a node's votes cannot be read, or not be written: what becomes of a change by all?
 #[test]
 fn a_node_without_its_votes_does_not_vote() {
-    for (memory, silent) in [(Memory::Lost, true), (Memory::Unable, false)] {
+    for (memory, silent, record) in [
+        (Memory::Lost, true, false),
+        (Memory::Lost, true, true),
+        (Memory::Unable, false, false),
+    ] {
         let mut plan = Plan::calm(2, 1, DETECT_MS);
         plan.files.late = true;
+        plan.compare_and_write = record;
         let mut world = World::new(plan, Rng::new(9), true);
         world.checks.s6 = false;
         listen(&mut world);
@@ -314,4 +320,45 @@ fn a_message_in_several_parts_changes_the_view_without_the_disk() {
     wait(&mut world, D * 4, "the task on its heir", |w| {
         w.nodes[heir].held[0].whole && !runs(w, owner, 0)
     });
+}
+
+#[test]
+fn an_heir_that_is_passed_over_is_waited_for() {
+    let mut world = cluster(3, 1, 12);
+    let owner = runner_of(&world, 0);
+    let (heir, third) = ((owner + 1) % 3, (owner + 2) % 3);
+    let node = world.nodes[heir].id;
+    // It is asked for after the owner has died and before anybody can know that, and the heir
+    // stands still until after the eviction.
+    world.power_cut(owner);
+    pass(&mut world, H * 5 / 2);
+    world.pause_core(heir, H * 3);
+    let task = first();
+    world.command(third, Command::Move { task, to: node });
+    world.command(third, Command::Standby { node });
+    wait(&mut world, H * 3, "the eviction", |w| {
+        let view = w.checks.newest().expect("there is a view");
+        view.member(w.nodes[owner].id).is_none()
+    });
+    let record = world.checks.newest().expect("there is a view").tasks[0];
+    assert_eq!(record.owner, Some(world.nodes[third].id));
+    assert!(record.after.may_mean(node), "{record:?}");
+    wait(&mut world, D * 2, "the task", |w| runs(w, third, 0));
+}
+
+#[test]
+fn a_member_whose_id_is_used_twice_orders_nothing_on_the_disk() {
+    let mut world = cluster(2, 1, 13);
+    listen(&mut world);
+    let (owner, known) = (runner_of(&world, 0), epoch(&world));
+    world.strike(Strike::Twin { node: owner });
+    wait(&mut world, D * 4, "it to hear its double", |w| {
+        told(w, "another machine uses this node's id") > 0
+    });
+    pass(&mut world, D);
+    let node = world.nodes[owner].id;
+    world.command(owner, Command::Standby { node });
+    pass(&mut world, D * 25);
+    assert_eq!((epoch(&world), told(&world, "refuses: ")), (known, 1));
+    assert!(runs(&world, owner, 0));
 }
