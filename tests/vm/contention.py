@@ -15,6 +15,9 @@ ROUNDS = 5_000
 BREAK_EVERY, ABORT_EVERY = 149, 61
 # The same where nothing is lost.
 FEW = 500
+# How long a contender waits for the other one, in seconds: also for one that has given up, because
+# it has found what it looks for.
+COMPANY = 20
 # Of the register's own; prime to each other, so that they do not fall together for long.
 REGISTER_BREAK_EVERY, REGISTER_ABORT_EVERY = 5, 3
 # Pairs of commands that each node gives.
@@ -60,7 +63,7 @@ def contend_after_conflict(cluster):
     stranger = cluster.stranger(SPARE)
     stranger.reserve_out(REGISTER_AND_IGNORE, 0, STRANGE_KEY)
     expect(stranger.reserve_out(RESERVE, STRANGE_KEY) == 0, "the array reserves nothing")
-    alone = json.loads(cluster.nodes[0].run(contender(SPARE, 1) + " --wait 1").text)
+    alone = json.loads(cluster.nodes[0].run(contender(SPARE, 1, wait=1)).text)
     expect(alone["won"] == 0 and alone["unclear"] > 0, f"it was not refused: {alone}")
     stranger.reserve_out(CLEAR, STRANGE_KEY)
     stranger.close()
@@ -84,8 +87,9 @@ def contest_on(cluster, volume, rounds):
     return reports, contest.judge_contest(before, after, reports, len(done))
 
 
-def contender(volume, rounds):
-    return f"standfast --node $(hostname) disk contend {by_id(volume)} --rounds {rounds} --json"
+def contender(volume, rounds, wait=COMPANY):
+    return (f"standfast --node $(hostname) disk contend {by_id(volume)} --rounds {rounds} "
+            f"--wait {wait} --json")
 
 
 def register(cluster):
