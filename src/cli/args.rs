@@ -220,7 +220,7 @@ pub enum RegisterMedium {
 #[command(after_help = "Example, on two nodes at the same time:\n  \
         standfast disk contend /dev/disk/by-id/wwn-0x600508b1001c --rounds 1000\n\n\
         With --json: {device, verdict: proved|not-contended|broken, rounds, won, refused, \
-        unclear, others, total}.")]
+        unclear, repeated, others, total}.")]
 pub struct ContendArgs {
     /// The disk, with an area
     pub device: PathBuf,
@@ -262,7 +262,7 @@ pub struct ShowArgs {
         standfast disk certify /dev/sdb /dev/sdc --second\n\n\
         With --json: {device, role, facts: {vendor, product, revision, serial, identity, blocks, \
         block_bytes, compare_and_write_blocks}, findings: [{asked, question, needed, verdict, \
-        detail, node}], not_tried: [text], fit}.")]
+        detail, node, known}], not_tried: [text], fit}.")]
 pub struct CertifyArgs {
     /// An empty disk by all its SCSI paths on this node, at least 8 MiB
     #[arg(required = true, value_name = "DEVICE")]

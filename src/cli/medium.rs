@@ -145,5 +145,13 @@ fn tell(
         "{} changes won here, {} by others, {} refused, {} of unclear outcome",
         report.won, report.others, report.refused, report.unclear
     )?;
+    if report.repeated > 0 {
+        writeln!(
+            out,
+            "{} of those won here were told as refused: something on the way sends a command \
+             again when its answer is lost",
+            report.repeated
+        )?;
+    }
     Ok(exit)
 }
