@@ -10,6 +10,9 @@
 //!   '----the same image--> it is given another number, by a change that either side may win
 //! ```
 //!
+//! A miscompare says that a change is not done any more. It was done before if something on the way
+//! has sent it twice and lost the first answer, so the image decides here, too.
+//!
 //! An *open* change may land as long as the image is the one that it expects. While there is one
 //! nothing else is stored or changed, for its value must not be overwritten and its ballot not be
 //! forgotten. What an earlier life of this node has ordered counts as open at the start.
@@ -54,6 +57,14 @@ pub(super) struct Attempt {
     pub(super) proposed: bool,
     /// The proposal may have been in force before this attempt.
     pub(super) tried: bool,
+}
+
+impl Attempt {
+    /// Does this image show that the change was not done? It is the very next one after what the
+    /// attempt expected, and of another ballot. Of a later image nobody knows what was before it.
+    pub(super) fn was_refused(&self, image: &Record) -> bool {
+        image.count == self.expected.count + 1 && image.bal != self.ballot
+    }
 }
 
 /// What a read of the record says beside what was known.
