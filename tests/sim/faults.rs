@@ -327,8 +327,10 @@ impl World {
     }
 
     pub(crate) fn command(&mut self, i: usize, command: Command) {
-        if let Command::Move { task, to } = command {
-            self.checks.asked[task.index()].insert(to);
+        if let Command::Move { task, to } = command
+            && let Some(asked) = self.checks.asked.get_mut(task.index())
+        {
+            asked.insert(to);
         }
         self.number += 1;
         let request = self.number;

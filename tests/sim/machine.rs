@@ -330,6 +330,7 @@ impl World {
             && let Some(since) = node.frozen_since.take()
         {
             node.clock.stood_still(now - since);
+            self.troubles.stood_still(i, since, now);
             // Nor has it moved towards the next frame.
             let beats = now + self.plan.timing.heartbeat.0;
             self.troubles.note(Place::Node { node: i }, now, beats);

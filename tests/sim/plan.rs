@@ -239,7 +239,7 @@ impl Plan {
 
     /// Do networks lose or delay so much that they cannot be relied on at any time?
     pub(crate) fn networks_unreliable(&self) -> bool {
-        self.loss >= 200 || self.late >= 50
+        self.loss >= 20 || self.late > 0
     }
 
     /// Is the disk slower than `check` asks for, at any time? A write and a read take twice `io`.

@@ -5,7 +5,7 @@
 //! and only these are reasons:
 //!
 //! ```text
-//! eviction, silent       for two heartbeats or longer, all at once: the node itself was off, dead,
+//! eviction, silent       for a heartbeat or longer, all at once: the node itself was off, dead,
 //!  or cold start         stopped or frozen, or between it and the one that put it out one
 //!                        direction was broken on every network *and* through the disk;
 //!                        or its daemon had been started anew and had not yet said so;
@@ -13,7 +13,7 @@
 //!                        bad, cannot know that it is back;
 //!                        or the two were started with different configurations
 //! eviction, rebooted     the listed life is over
-//! lease ran out          for two heartbeats or longer, all at once: the node was in trouble, or
+//! lease ran out          for a heartbeat or longer, all at once: the node was in trouble, or
 //!                        its disk was bad and it was alone until a moment ago, or some member
 //!                        was in trouble, or one direction to it was broken;
 //!                        or a new view was on its way, and the disk of somebody was bad or
@@ -21,11 +21,12 @@
 //! task moved             an operator, who named the heir; standby, leaving, a failure or unfitness
 //!                        of that task there
 //! ```
-//! Two heartbeats are half of what silence and a lease take: one frame may have been missed before
-//! they began, and one more is on its way through the disk. Trouble of the one that puts out is
-//! none of these reasons: after its own stall it has to look again before it judges. What counts as
-//! bad is in [`Place`]; networks that lose or delay many frames, and disks slower than the design
-//! asks for, are bad all the time. A core that was just started is not heard for a heartbeat.
+//! A heartbeat is enough: frames just before it and just behind may miss as well, and a disk is
+//! back only when its link has tried it. Trouble of the one that puts out is none of these reasons:
+//! after its own stall it has to look again before it judges, unless its clocks stood still too.
+//! What counts as bad is in [`Place`]; networks that lose or delay many frames, and disks slower
+//! than the design asks for, are bad all the time. A core that was just started is not heard for a
+//! heartbeat.
 
 #[cfg(test)]
 mod tests;
@@ -74,6 +75,8 @@ pub(crate) struct Troubles {
     window: u64,
     open: BTreeMap<Place, u64>,
     over: Vec<(Place, u64, u64)>,
+    /// Which node's clocks stood still from when to when.
+    frozen: Vec<(usize, u64, u64)>,
 }
 
 impl Troubles {
@@ -86,12 +89,13 @@ impl Troubles {
             networks_bad_until: always(plan.networks_unreliable()),
             disks_bad_until: always(plan.disks_unreliable()),
             shortest: timing.heartbeat.0,
-            silence: timing.heartbeat.0 * 2,
+            silence: timing.heartbeat.0,
             window: timing.detect.0 * 2,
             open: (0..plan.nodes)
                 .map(|node| (Place::Node { node }, 0))
                 .collect(),
             over: Vec::new(),
+            frozen: Vec::new(),
         }
     }
 
@@ -107,6 +111,16 @@ impl Troubles {
     /// It is bad for this time.
     pub(crate) fn note(&mut self, place: Place, from: u64, to: u64) {
         self.over.push((place, from, to));
+    }
+
+    /// The node's clocks stood still: to it no time has passed.
+    pub(crate) fn stood_still(&mut self, node: usize, from: u64, to: u64) {
+        self.frozen.push((node, from, to));
+    }
+
+    /// Is the place well at this moment, and everything that was begun before?
+    pub(crate) fn is_well(&self, place: Place, now: u64) -> bool {
+        !self.spells().any(|(ill, _, to)| ill == place && to > now)
     }
 
     /// All media are well from now on.
@@ -193,6 +207,15 @@ impl Troubles {
         asked: u64,
         now: u64,
     ) -> bool {
+        // Whose clocks stood still in the middle of a ballot cannot know that its reason is old.
+        let middle = |(frozen, _, to): &&(usize, u64, u64)| {
+            *frozen == by && (*to..=*to + self.shortest).contains(&asked)
+        };
+        let asked = self
+            .frozen
+            .iter()
+            .rfind(middle)
+            .map_or(asked, |(_, from, _)| *from);
         let begin = asked.saturating_sub(self.window);
         let silent = |moment: &Moment| moment.silent(node, by) || moment.still(node);
         if self.longest(begin, now, &[node, by], silent) >= self.silence {

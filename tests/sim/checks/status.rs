@@ -11,6 +11,7 @@ use standfast::model::{Incarnation, NodeId, TaskState};
 use standfast::time::Instant;
 
 use super::Violation;
+use super::s6::Place;
 use crate::world::World;
 
 /// A picture beside the engine it was taken of.
@@ -135,6 +136,11 @@ impl World {
     pub(crate) fn judge_calm_status(&self) {
         self.judge_status();
         for (i, _, seen) in self.pictures() {
+            // What a disk was asked while it hung comes back when it would have, healed or not.
+            let read_by = self.now.saturating_sub(self.plan.timing.suspect.0);
+            if !self.troubles.is_well(Place::Disk { node: i }, read_by) {
+                continue;
+            }
             if let Err(what) = check_well(&seen) {
                 self.violated(Violation::new("status", what, vec![i]));
             }

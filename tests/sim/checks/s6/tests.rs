@@ -24,9 +24,9 @@ fn no_single_medium_justifies_an_eviction() {
         troubles.set(Place::path((link, 0, 1)), true, from);
     }
     assert!(!by_1(&troubles, now), "the disk is well");
-    troubles.note(Place::Disk { node: 1 }, from - 10 * MS, from + 90 * MS);
+    troubles.note(Place::Disk { node: 1 }, from - 10 * MS, from + 40 * MS);
     assert!(!by_1(&troubles, now), "too short together");
-    troubles.note(Place::Disk { node: 1 }, from + 90 * MS, from + 110 * MS);
+    troubles.note(Place::Disk { node: 1 }, from + 40 * MS, from + 60 * MS);
     assert!(by_1(&troubles, now));
     let by_2 = troubles.justify_eviction((0, true), 2, now, now);
     assert!(!by_2, "another pair");
@@ -44,13 +44,27 @@ fn trouble_of_the_judge_is_no_reason_but_own_trouble_is() {
     troubles.note(Place::Node { node: 1 }, now - 400 * MS, now - 100 * MS);
     assert!(!troubles.justify_eviction((0, true), 1, now, now));
     assert!(troubles.justify_eviction((1, true), 0, now, now));
-    troubles.note(Place::Node { node: 2 }, now - 400 * MS, now - 310 * MS);
+    troubles.note(Place::Node { node: 2 }, now - 400 * MS, now - 360 * MS);
     let short = troubles.justify_eviction((2, true), 0, now, now);
     assert!(!short, "a short stall");
     assert!(troubles.justify_eviction((2, false), 0, now, now));
     troubles.note(Place::Disk { node: 2 }, now - 300 * MS, now - 100 * MS);
     assert!(!troubles.justify_eviction((2, true), 0, now, now));
     assert!(troubles.justify_eviction((2, true), 1, now, now));
+}
+
+#[test]
+fn a_reason_is_as_old_as_the_clocks_of_the_judge_let_it_be() {
+    let (now, then) = (9_000 * MS, 5_000 * MS);
+    let mut troubles = troubles();
+    troubles.note(Place::Node { node: 0 }, then - 300 * MS, then + 100 * MS);
+    assert!(!troubles.justify_eviction((0, true), 1, now, now));
+    troubles.stood_still(1, then, now - MS);
+    assert!(troubles.justify_eviction((0, true), 1, now, now));
+    assert!(!troubles.justify_eviction((0, true), 2, now, now));
+    let later = now + 100 * MS;
+    let looked = troubles.justify_eviction((0, true), 1, later, later);
+    assert!(!looked, "it had the time to look again");
 }
 
 #[test]
