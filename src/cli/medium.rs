@@ -32,7 +32,10 @@ pub(super) fn choose(
     }
     let why = match LogicalUnit::open(disk.disk()) {
         Ok(mut unit) => match self_test(disk, &mut unit, geometry.record()) {
-            Ok(()) => return Ok(Medium::CompareAndWrite),
+            Ok(()) => match unit.doubt().filter(|_| wanted == RegisterMedium::Auto) {
+                None => return Ok(Medium::CompareAndWrite),
+                Some(doubt) => doubt.to_owned(),
+            },
             Err(error) => sentence(&error),
         },
         Err(error) => sentence(&error),

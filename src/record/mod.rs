@@ -1,6 +1,6 @@
 //! A recorded run: what an engine was told, so that the same engine can be told it again.
 //!
-//! An engine is a pure function of its [`Setup`](crate::engine::Setup) and its events, so these are
+//! An engine is a pure function of its [`Setup`] and its events, so these are
 //! all that a record holds; of what came of each event it holds a digest, which a replay compares.
 //! No key and no secret ever gets into an engine, so none is in a record. Names of nodes and tasks,
 //! boot ids, commands of operators and reasons that objects gave are.

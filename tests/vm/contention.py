@@ -57,7 +57,8 @@ def contend_after_conflict(cluster):
     """A stranger reserves a volume, and comparisons of it are refused. A target that has refused
     one may compare without its lock from then on, as the kernel's does; what the contest says
     afterwards is what the array's own answers prove."""
-    cluster.nodes[0].must(f"standfast --node n1 disk format {by_id(SPARE)} --yes --force")
+    cluster.nodes[0].must(f"standfast --node n1 disk format {by_id(SPARE)} --yes --force "
+                          "--register compare-and-write")
     _, wrong = contest_on(cluster, SPARE, FEW)
     expect(not wrong, "; ".join(wrong))
     stranger = cluster.stranger(SPARE)

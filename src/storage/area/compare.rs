@@ -54,6 +54,14 @@ pub const FAKES: [(&str, &str, &str); 1] = [(
     "tgt compares and writes in two steps without a lock, so that two nodes can both win",
 )];
 
+/// Targets that keep it until something else happens to the disk: the vendor, and what. They are
+/// used where a person asks for that, and not by choice.
+pub const DOUBTFUL: [(&str, &str); 1] = [(
+    "LIO-ORG",
+    "Linux's target lets two nodes win at once from the moment on at which a reservation of this \
+     disk has made it refuse one of them",
+)];
+
 /// Why a disk has failed its self-test.
 #[derive(Debug, thiserror::Error)]
 pub enum SelfTestError {

@@ -248,7 +248,8 @@ class Cluster:
         for node in self.nodes:
             node.await_boot(0)
         self.client = Client(self.switch, {node.mac: node.name for node in self.nodes})
-        self.nodes[0].must(f"standfast --node n1 disk format {by_id(BEAT)} --yes --force")
+        self.nodes[0].must(f"standfast --node n1 disk format {by_id(BEAT)} --yes --force "
+                           "--register compare-and-write")
         for node in self.nodes:
             node.must("touch /var/lib/enabled && sync")
             node.must("setsid /rig/service >/dev/null 2>&1 & true")
