@@ -3,9 +3,8 @@
 #   run COMMAND...       one that cleans up behind itself when it is ended
 #   run_build COMMAND... one that leaves its children to themselves then, as cargo does its compilers
 #
-# bash hears no signal while a command is in the foreground, and `wait` misses one that comes just
-# before it blocks: it is called when there is nothing left to wait for. What is called without these
-# two, such as an installation of packages, is let finish before the script ends.
+# bash hears no signal while a command is in the foreground, but `wait` ends at once. What is called
+# without these two, such as an installation of packages, is let finish before the script ends.
 
 running=
 scratch=
@@ -37,18 +36,12 @@ lives() {
     return 1
 }
 
-# The end of what is in the background, and its exit code.
-await() {
-    while kill -0 "$!" 2>/dev/null; do sleep 0.1; done
-    wait "$!"
-}
-
 run() {
     local code=0
     running=program
     # bash lets what is in the background ignore the keyboard.
     env --default-signal=INT,QUIT "$@" &
-    await || code=$?
+    wait $! || code=$?
     running=
     return $code
 }
@@ -60,7 +53,7 @@ run_build() {
     mkdir -p "$scratch"
     running=build
     TMPDIR=$scratch setsid "$@" &
-    await || code=$?
+    wait $! || code=$?
     running=
     return $code
 }
