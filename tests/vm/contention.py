@@ -56,9 +56,11 @@ def contend(cluster):
 def contend_after_conflict(cluster):
     """A stranger reserves a volume, and comparisons of it are refused. A target that has refused
     one may compare without its lock from then on, as the kernel's does; what the contest says
-    afterwards is what the array's own answers prove."""
-    cluster.nodes[0].must(f"standfast --node n1 disk format {by_id(SPARE)} --yes --force "
-                          "--register compare-and-write")
+    afterwards is what the array's own answers prove. Such a target is not chosen unasked."""
+    form = f"standfast --node n1 disk format {by_id(SPARE)} --yes --force"
+    unasked = cluster.nodes[0].must(form)
+    expect("register by paxos, not by compare-and-write" in unasked, f"it was chosen: {unasked}")
+    cluster.nodes[0].must(f"{form} --register compare-and-write")
     _, wrong = contest_on(cluster, SPARE, FEW)
     expect(not wrong, "; ".join(wrong))
     stranger = cluster.stranger(SPARE)
