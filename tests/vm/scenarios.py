@@ -301,7 +301,7 @@ def fast_reboot(cluster):
 
 
 def fence(cluster):
-    """A takeover has the volume after at most five round trips to the array, those that only heard
+    """A takeover has the volume after at most four round trips to the array, those that only heard
     a unit attention left out. The array is far away, so that what goes side by side can be told."""
     owner, heir, start = setting(cluster)
     heir.data.delay = 0.1
@@ -312,7 +312,7 @@ def fence(cluster):
     expect(asked, "no reservation was taken")
     count = round_trips(asked) - round_trips([event for event in asked if event.status == CHECK])
     heir.data.heal()
-    expect(count <= 5, f"it took {count} round trips")
+    expect(count <= 4, f"it took {count} round trips")
     owner.power_on()
     cluster.await_whole()
     finish(cluster, start)

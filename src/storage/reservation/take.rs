@@ -4,15 +4,15 @@
 //! ```text
 //! 1  look       names, keys, holder, capabilities      by every path at once
 //! 2  register   own key, by every path at once
-//! 3  look       keys, holder; is the own key there once for each path?
-//! 4  reserve, or preempt and abort the former owner
-//! 5  look       the same                               -> taken
+//! 3  reserve, or preempt and abort the former owner
+//! 4  look       keys, holder; is the own key there once for each path?  -> taken
 //! ```
-//! Five round trips, one after the other, whether the unit was free or one former owner held it;
+//! Four round trips, one after the other, whether the unit was free or one former owner held it;
 //! three more for each further key: preempt, reset, look. Nothing is written before the first look
 //! has shown that the unit is the right one and that nobody came later. What was lost on the way
-//! (an error after the command was done, a key gone before it was preempted) shows in the next look
-//! and in nothing else.
+//! (an error after the command was done, a key gone before it was preempted, somebody later who
+//! came after the first look) shows in the next look and in nothing else: a key that is gone cannot
+//! be preempted, and what another holds not be reserved.
 
 use std::time::{Duration, Instant};
 
@@ -314,9 +314,15 @@ impl Attempt<'_> {
                 .is_some_and(|held| held.key == self.own.number());
             match decide(&look, self.own, &self.registered, &self.alive) {
                 Ok(Next::Taken) => return Ok(()),
-                Ok(Next::Register(paths)) => self.register(&paths)?,
-                Ok(Next::Preempt(victim)) => self.preempt(victim, &look)?,
-                Ok(Next::Reserve) => self.reserve()?,
+                Ok(Next::Register(paths)) => {
+                    self.register(&paths)?;
+                    let then = decide(&look, self.own, &self.registered, &self.alive);
+                    if let Ok(next @ (Next::Preempt(_) | Next::Reserve)) = then {
+                        self.bounded()?;
+                        self.hold(&next, &look)?;
+                    }
+                }
+                Ok(next) => self.hold(&next, &look)?,
                 // Keys and holder are read one after the other: between them something changed.
                 Err(TakeError::HeldOtherwise { .. }) if odd < ODD_MAX => {
                     odd += 1;
@@ -326,6 +332,15 @@ impl Attempt<'_> {
             }
         }
         Err(self.late("others register again and again"))
+    }
+
+    /// The step by which the reservation becomes this node's, or the one who stands in the way goes.
+    fn hold(&mut self, next: &Next, look: &Look) -> Result<(), TakeError> {
+        match *next {
+            Next::Preempt(victim) => self.preempt(victim, look),
+            Next::Reserve => self.reserve(),
+            Next::Register(_) | Next::Taken => Ok(()),
+        }
     }
 
     fn bounded(&self) -> Result<(), TakeError> {

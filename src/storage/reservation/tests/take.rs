@@ -45,22 +45,22 @@ fn assert_taken(unit: &FakeUnit, epoch: u32, paths: &[usize]) {
 }
 
 #[test]
-fn a_free_unit_is_taken_in_five_round_trips() {
+fn a_free_unit_is_taken_in_four_round_trips() {
     let mut unit = FakeUnit::new(1);
     take_at(&mut unit, 7).unwrap();
     assert_taken(&unit, 7, &[0, 1]);
-    assert_eq!(unit.rounds, 5);
+    assert_eq!(unit.rounds, 4);
     assert_eq!(unit.count(is_register), 2);
 }
 
 #[test]
-fn a_former_owner_is_followed_in_five_round_trips() {
+fn a_former_owner_is_followed_in_four_round_trips() {
     let mut old = FakeUnit::new(1);
     take_at(&mut old, 7).unwrap();
     let mut heir = FakeUnit::of(Arc::clone(&old.spc), 2);
     take_at(&mut heir, 8).unwrap();
     assert_taken(&heir, 8, &[0, 1]);
-    assert_eq!((heir.rounds, heir.count(is_preempt)), (5, 1));
+    assert_eq!((heir.rounds, heir.count(is_preempt)), (4, 1));
     assert_eq!(heir.spc.lock().aborted, [(1, 0), (1, 1)]);
     assert!(!heir.spc.lock().may_write((1, 0)));
 }
@@ -126,6 +126,21 @@ fn who_is_overtaken_after_registering_takes_it_back() {
     assert!(matches!(error, TakeError::Later { .. }), "{error}");
     assert_eq!(deceived.spc.lock().writers(), [2]);
     assert_eq!(deceived.count(is_preempt), 0);
+}
+
+#[test]
+fn who_preempts_whom_a_later_one_has_preempted_takes_nothing() {
+    let mut old = FakeUnit::new(1);
+    take_at(&mut old, 6).unwrap();
+    let mut deceived = FakeUnit::of(Arc::clone(&old.spc), 2);
+    let overtake = |spc: &mut super::fake::Spc| {
+        spc.register((3, 0), number(3, 9));
+        spc.preempt((3, 0), number(3, 9), number(1, 6)).unwrap();
+    };
+    deceived.trick(is_preempt, Trick::Before(Box::new(overtake)));
+    let error = take_at(&mut deceived, 7).unwrap_err();
+    assert!(matches!(error, TakeError::Later { .. }), "{error}");
+    assert_eq!(deceived.spc.lock().writers(), [3]);
 }
 
 #[test]
