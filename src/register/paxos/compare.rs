@@ -74,9 +74,11 @@ impl Register {
                 Err(Trouble::RecordDamaged)
             }
         };
-        self.read_trouble = found.as_ref().err().copied();
-        if found.is_err() {
-            self.reads.pause = now + self.backoff;
+        let again = now + self.backoff;
+        let disk = self.disks.first();
+        disk.read_trouble = None;
+        if let Err(trouble) = found {
+            disk.unreadable(trouble, again);
         }
         found.ok()
     }
@@ -246,7 +248,7 @@ impl Register {
         if !shared.store_ended(me, whole) {
             return;
         }
-        self.write_failed = !whole;
+        self.disks.first().write_failed = !whole;
         let Phase::Storing(ballot) = self.phase else {
             return;
         };
@@ -274,7 +276,7 @@ impl Register {
         let Some(change) = shared.compared(at, outcome) else {
             return;
         };
-        self.write_failed = outcome == Compared::Unclear;
+        self.disks.first().write_failed = outcome == Compared::Unclear;
         self.note_open();
         match outcome {
             Compared::Done => self.done(now, at, &change),
