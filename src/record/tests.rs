@@ -49,6 +49,7 @@ fn setup() -> Setup {
         memory: Memory::Nothing,
         networks: 1,
         fences: NodeSet::EMPTY,
+        disks: 1,
     }
 }
 
@@ -78,6 +79,7 @@ fn events() -> Vec<Event> {
         Event::LinkState { link, up, reason },
         Event::Report(Report::Hello { found }),
         Event::DiskRead {
+            disk: 0,
             begun: Instant(1_000_000_000),
             ended: Instant(1_000_100_000),
             seen: Some(Seen::Blocks(vec![BlockSeen::Good(block), BlockSeen::Blank])),
@@ -357,5 +359,5 @@ fn the_layout_is_that_of_its_version() {
     let done = actions.iter().fold(tape::BLANK, tape::after);
     let found = (VERSION, used, crc32c::crc32c(&record[..used]), done.digest);
     // Raise VERSION with these: a program that reads a record otherwise must refuse it.
-    assert_eq!(found, (2, 600, 1_184_399_078, 1_545_366_146));
+    assert_eq!(found, (3, 608, 701_555_564, 1_545_366_146));
 }

@@ -132,7 +132,7 @@ fn without_the_disk_a_task_moves_and_comes_back_when_all_nodes_are_there() {
         // Back on the disk the view is the same one, and a takeover needs no more than usual.
         let known = epoch(&world);
         for node in 0..nodes {
-            world.heals(node, Heal::Disk(Ill::Lost));
+            world.heals(node, Heal::Disk(0, Ill::Lost));
         }
         let settled = world.now + D * 2;
         world.run_until(settled);
@@ -186,7 +186,7 @@ fn without_the_disk_and_a_node_nothing_changes_and_nothing_is_lost() {
     world.run_until(later);
     assert_eq!(epoch(&world), known);
     for node in 0..3 {
-        world.heals(node, Heal::Disk(Ill::Lost));
+        world.heals(node, Heal::Disk(0, Ill::Lost));
     }
     wait(&mut world, D * 10, "the task", |w| {
         (0..3).any(|node| w.nodes[node].held[0].whole)

@@ -206,6 +206,7 @@ mod tests {
             memory: Memory::Pending,
             networks: 1,
             fences: NodeSet::EMPTY,
+            disks: 1,
         }
     }
 

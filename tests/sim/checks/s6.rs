@@ -43,7 +43,7 @@ pub(crate) enum Place {
     /// A network that holds its frames back.
     Link { link: usize },
     /// A disk path that hangs, fails, is slow or garbles.
-    Disk { node: usize },
+    Disk { node: usize, disk: usize },
 }
 
 impl Place {
@@ -57,6 +57,7 @@ impl Place {
 pub(crate) struct Troubles {
     nodes: usize,
     networks: usize,
+    disks: usize,
     /// All networks, all disks are bad until this moment.
     networks_bad_until: u64,
     disks_bad_until: u64,
@@ -74,6 +75,7 @@ impl Troubles {
         Troubles {
             nodes: plan.nodes,
             networks: plan.networks,
+            disks: plan.disks,
             networks_bad_until: always(plan.networks_unreliable()),
             disks_bad_until: always(plan.disks_unreliable()),
             shortest: timing.heartbeat.0,
@@ -134,7 +136,7 @@ impl Troubles {
     fn longest(&self, asked: u64, now: u64, about: &[usize], bad: impl Fn(&Moment) -> bool) -> u64 {
         let begin = asked.saturating_sub(self.window);
         let of = |place: &Place| match *place {
-            Place::Node { node } | Place::Port { node, .. } | Place::Disk { node } => {
+            Place::Node { node } | Place::Port { node, .. } | Place::Disk { node, .. } => {
                 about.contains(&node)
             }
             Place::Path { from, to, .. } => about.contains(&from) && about.contains(&to),
@@ -155,6 +157,7 @@ impl Troubles {
             let at = pair[0];
             let moment = Moment {
                 networks: self.networks,
+                disks: self.disks,
                 networks_bad: at < self.networks_bad_until,
                 disks_bad: at < self.disks_bad_until,
                 bad: spells
@@ -182,7 +185,8 @@ impl Troubles {
         // It has asked for a view without the other, and confirms nothing until that is settled.
         let unsettled = || self.longest(asked, now, &[node], disk) >= self.shortest;
         let spells = self.spells().filter(|(place, _, to)| {
-            *place == Place::Disk { node } && *to >= asked.saturating_sub(self.window)
+            matches!(place, Place::Disk { node: of, .. } if *of == node)
+                && *to >= asked.saturating_sub(self.window)
         });
         let ill_since = spells.map(|(_, from, _)| from).min().unwrap_or(asked);
         let judge = self.of_node(by, ill_since.min(asked), now);
@@ -218,6 +222,7 @@ impl Troubles {
 /// What is bad at one moment.
 struct Moment {
     networks: usize,
+    disks: usize,
     networks_bad: bool,
     disks_bad: bool,
     bad: Vec<Place>,
@@ -225,7 +230,9 @@ struct Moment {
 
 impl Moment {
     fn disk_bad(&self, node: usize) -> bool {
-        self.disks_bad || self.bad.contains(&Place::Disk { node })
+        let bad = self.bad.iter();
+        let of = |place: &&Place| matches!(place, Place::Disk { node: of, .. } if *of == node);
+        self.disks_bad || bad.filter(of).count() > self.disks / 2
     }
 
     /// Do frames of `from` reach `to` on any medium?
@@ -239,7 +246,11 @@ impl Moment {
             ];
             !self.networks_bad && !broken.iter().any(|place| self.bad.contains(place))
         });
-        by_network || !(self.disk_bad(from) || self.disk_bad(to))
+        let by_disk = (0..self.disks).any(|disk| {
+            let ends = [from, to].map(|node| Place::Disk { node, disk });
+            !self.disks_bad && !ends.iter().any(|place| self.bad.contains(place))
+        });
+        by_network || by_disk
     }
 }
 
@@ -407,7 +418,7 @@ impl World {
         let others = others.without(node.id);
         let others: Vec<usize> = others.iter().map(|other| other.index()).collect();
         let listed = view.listed();
-        let top = self.disk.top();
+        let top = crate::disk::top(&self.disks);
         let settled = top.is_none_or(|id| self.checks.decided_is(id));
         let knows = settled
             && listed
@@ -455,12 +466,20 @@ mod tests {
             !troubles.justify_eviction(0, 1, now, now),
             "the disk is well"
         );
-        troubles.note(Place::Disk { node: 1 }, from - 10 * MS, from + 40 * MS);
+        troubles.note(
+            Place::Disk { node: 1, disk: 0 },
+            from - 10 * MS,
+            from + 40 * MS,
+        );
         assert!(
             !troubles.justify_eviction(0, 1, now, now),
             "too short together"
         );
-        troubles.note(Place::Disk { node: 1 }, from + 40 * MS, from + 60 * MS);
+        troubles.note(
+            Place::Disk { node: 1, disk: 0 },
+            from + 40 * MS,
+            from + 60 * MS,
+        );
         assert!(troubles.justify_eviction(0, 1, now, now));
         assert!(!troubles.justify_eviction(0, 2, now, now), "another pair");
         let later = now + 3_000 * MS;
@@ -483,7 +502,7 @@ mod tests {
     fn a_lease_ends_only_without_the_disk_and_somebody() {
         let now = 5_000 * MS;
         let mut quiet = troubles();
-        quiet.set(Place::Disk { node: 0 }, true, now - 300 * MS);
+        quiet.set(Place::Disk { node: 0, disk: 0 }, true, now - 300 * MS);
         assert!(!quiet.justify_end(0, &[1, 2], true, now), "all are heard");
         assert!(
             quiet.justify_end(0, &[], true, now),
@@ -507,7 +526,7 @@ mod tests {
             troubles.justify_end(0, &[1, 2], false, now),
             "an open ballot"
         );
-        troubles.set(Place::Disk { node: 0 }, true, now - 300 * MS);
+        troubles.set(Place::Disk { node: 0, disk: 0 }, true, now - 300 * MS);
         assert!(
             !troubles.justify_end(0, &[1], true, now),
             "all that are listed are heard"
