@@ -68,13 +68,16 @@ impl Engine {
 
     /// Does this link lead to one of several disks that does not answer? The others do without it.
     pub(super) fn is_silent_disk(&self, link: usize) -> bool {
-        let is_network = |link: usize| self.setup.networks >> link & 1 == 1;
-        if self.setup.disks == 1 || is_network(link) {
-            return false;
-        }
-        let disk = (0..link).filter(|link| !is_network(*link)).count();
-        let disk = self.disks.all.get(disk);
+        let disk = self.disk_of(link).filter(|_| self.setup.disks > 1);
+        let disk = disk.and_then(|disk| self.disks.all.get(disk));
         disk.is_some_and(|disk| !self.answers(disk))
+    }
+
+    /// Which of the disks this link leads to.
+    pub(super) fn disk_of(&self, link: usize) -> Option<usize> {
+        let is_network = |link: usize| self.setup.networks >> link & 1 == 1;
+        let before = (0..link).filter(|link| !is_network(*link)).count();
+        (!is_network(link) && before < self.disks.all.len()).then_some(before)
     }
 
     /// Has the register read anew, on every disk.

@@ -177,7 +177,9 @@ pub struct Engine {
     distrust: Option<Instant>,
     /// Somebody else uses this node's id.
     doppelganger_at: Option<Instant>,
-    doppelganger: Option<(Incarnation, u64)>,
+    /// The last frame with this node's id but of another life, by disk; networks are with the
+    /// first.
+    doppelganger: [Option<(Incarnation, u64)>; DISKS_MAX],
     member_since: Instant,
     sequence: u64,
     next_beat: Instant,
@@ -243,7 +245,7 @@ impl Engine {
             left: false,
             distrust: None,
             doppelganger_at: None,
-            doppelganger: None,
+            doppelganger: [None; DISKS_MAX],
             member_since: now,
             sequence: setup.first_sequence,
             next_beat: now,

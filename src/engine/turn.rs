@@ -205,7 +205,7 @@ impl Engine {
     fn on_frame(&mut self, link: u8, frame: &Frame) {
         let now = self.now;
         if frame.sender == self.me() {
-            self.on_own_id(frame);
+            self.on_own_id(link, frame);
             return;
         }
         if !self.configured(frame.sender) {
@@ -252,13 +252,15 @@ impl Engine {
     }
 
     /// A frame that bears this node's own number but was not sent by this life of it. One is an
-    /// echo of an earlier life (the slot on the disk); two different ones are somebody alive.
-    fn on_own_id(&mut self, frame: &Frame) {
+    /// echo of an earlier life (the slot on the disk, of several disks on each another one); two
+    /// different ones are somebody alive.
+    fn on_own_id(&mut self, link: u8, frame: &Frame) {
         if frame.incarnation == self.setup.incarnation {
             return;
         }
         let seen = (frame.incarnation, frame.sequence);
-        match self.doppelganger.replace(seen) {
+        let disk = self.disk_of(usize::from(link)).unwrap_or(0);
+        match self.doppelganger[disk].replace(seen) {
             Some((life, sequence)) if life == seen.0 && sequence < seen.1 => {
                 if self.doppelganger_at.is_none() {
                     let text = format!("another machine uses this node's id {}", self.me());
