@@ -22,6 +22,7 @@ need_machines() {
     need sg_persist sg3-utils
     need_file /bin/busybox busybox-static
     need mkfs.ext4 e2fsprogs
+    need mkfs.xfs xfsprogs
     need python3 python3
     need gcc gcc
     need_file /usr/include/stdio.h libc6-dev

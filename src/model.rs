@@ -315,16 +315,37 @@ pub mod trimmed_array {
     pub fn deserialize<'de, D, T, const N: usize>(deserializer: D) -> Result<[T; N], D::Error>
     where
         D: Deserializer<'de>,
-        T: Deserialize<'de> + Copy + Default,
+        T: Deserialize<'de> + Default,
     {
         deserializer.deserialize_seq(Elements(PhantomData))
+    }
+
+    /// The same of an array in a box.
+    pub mod boxed {
+        pub use super::serialize;
+        use super::{Deserialize, Deserializer};
+
+        /// Reads it, and fills up with default elements.
+        ///
+        /// # Errors
+        ///
+        /// The deserializer's, or there are too many elements.
+        pub fn deserialize<'de, D, T, const N: usize>(
+            deserializer: D,
+        ) -> Result<Box<[T; N]>, D::Error>
+        where
+            D: Deserializer<'de>,
+            T: Deserialize<'de> + Default,
+        {
+            super::deserialize(deserializer).map(Box::new)
+        }
     }
 
     struct Elements<T, const N: usize>(PhantomData<T>);
 
     impl<'de, T, const N: usize> Visitor<'de> for Elements<T, N>
     where
-        T: Deserialize<'de> + Copy + Default,
+        T: Deserialize<'de> + Default,
     {
         type Value = [T; N];
 
@@ -333,7 +354,7 @@ pub mod trimmed_array {
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<[T; N], A::Error> {
-            let mut array = [T::default(); N];
+            let mut array = std::array::from_fn(|_| T::default());
             let mut count = 0;
             while let Some(element) = elements.next_element()? {
                 let place = array.get_mut(count);

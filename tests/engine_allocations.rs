@@ -7,6 +7,7 @@
 mod engine_pair;
 
 use engine_pair::Pair;
+use standfast::record::Replay;
 
 #[test]
 fn a_quiet_turn_allocates_nothing() {
@@ -18,6 +19,18 @@ fn recording_a_turn_allocates_nothing() {
     let mut pair = Pair::recorded(16 << 20);
     assert_eq!(allocations(&mut pair), 0);
     assert!(!pair.record(0).is_empty(), "nothing was recorded");
+}
+
+#[test]
+fn writing_down_the_engine_allocates_nothing() {
+    let mut pair = Pair::recorded(1 << 14);
+    let begins = |pair: &Pair| {
+        let record = pair.record(0);
+        Replay::open(&record).expect("a record").begins()
+    };
+    let before = begins(&pair);
+    assert_eq!(allocations(&mut pair), 0);
+    assert!(begins(&pair) > before, "no segment was begun anew");
 }
 
 /// Most allocations in one turn on a frame.

@@ -220,7 +220,7 @@ pub enum RegisterMedium {
 #[command(after_help = "Example, on two nodes at the same time:\n  \
         standfast disk contend /dev/disk/by-id/wwn-0x600508b1001c --rounds 1000\n\n\
         With --json: {device, verdict: proved|not-contended|broken, rounds, won, refused, \
-        unclear, others, total}.")]
+        unclear, repeated, others, total}.")]
 pub struct ContendArgs {
     /// The disk, with an area
     pub device: PathBuf,
@@ -262,7 +262,7 @@ pub struct ShowArgs {
         standfast disk certify /dev/sdb /dev/sdc --second\n\n\
         With --json: {device, role, facts: {vendor, product, revision, serial, identity, blocks, \
         block_bytes, compare_and_write_blocks}, findings: [{asked, question, needed, verdict, \
-        detail, node}], not_tried: [text], fit}.")]
+        detail, node, known}], not_tried: [text], fit}.")]
 pub struct CertifyArgs {
     /// An empty disk by all its SCSI paths on this node, at least 8 MiB
     #[arg(required = true, value_name = "DEVICE")]
@@ -485,16 +485,17 @@ pub enum FenceCommand {
         standfastd --record /run/standfast.record\n  \
         standfast replay /run/standfast.record\n  \
         standfast replay /run/standfast.record.1 --only all --until 1500\n\n\
-        With --json: {program, node, events, decisions, bytes, seconds, end, identical, \
-        difference,\nentries}; entries as in `history --json`; difference: {turn, ms, event, \
-        actions, recorded_actions};\nwith --only all also turns: [{turn, ms, event, actions}].")]
+        With --json: {program, node, events, decisions, bytes, seconds, from_ms, to_ms, \
+        checkpoints, left_out,\nend, identical, difference, entries}; entries as in `history \
+        --json`; difference: {turn, ms, event,\nactions, recorded_actions}; with --only all also \
+        turns: [{turn, ms, event, actions}]. Times are since\nthe core's start.")]
 pub struct ReplayArgs {
     /// The record
     pub file: PathBuf,
     /// Print one JSON object instead
     #[arg(long)]
     pub json: bool,
-    /// Play only so many milliseconds of it
+    /// Play only up to so many milliseconds after the core's start
     #[arg(long, value_name = "MS")]
     pub until: Option<u64>,
     /// What to print

@@ -161,6 +161,10 @@ fn print(device: &Path, role: Role, report: &Report, out: &mut dyn Write) -> io:
     let rows = report.findings.iter().map(row).collect();
     let heading = ["ANSWER", "NODE", "QUESTION", "DETAIL"];
     writeln!(out, "{}", table::columns(heading, rows))?;
+    let known = report.findings.iter().filter_map(|one| report.known(one));
+    for known in known {
+        writeln!(out, "Known of {}: {}.\n", known.vendor, known.why)?;
+    }
     if role == Role::Second {
         return writeln!(out, "The report of both nodes is told by the first one.");
     }
@@ -192,6 +196,7 @@ fn json_report(device: &Path, role: Role, report: &Report) -> Value {
             "verdict": finding.verdict,
             "detail": finding.detail,
             "node": finding.node,
+            "known": report.known(finding).map(|known| known.why),
         })
     });
     json!({

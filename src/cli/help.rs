@@ -107,10 +107,16 @@ that are not this cluster's are never touched.";
 /// `replay`.
 pub(super) const REPLAY: &str = "\
 Decides a recorded run again and compares.\n\n\
-A daemon that was started with --record keeps all that its core is told, with the instants. This \
+A daemon that was started with --record keeps what its core was told last, with the instants. This \
 command tells the same to the same engine and prints what it decides: the same records as in \
-`history`, at times since the core's start. It touches nothing, needs no daemon and no \
-configuration, and may read a record that is still being written.\n\n\
-Exits with 0 if every turn decided what was recorded, and with 7 if one did not, which is named: \
-then another program made the record, or there is a mistake in this one. A record tells names of \
-nodes and tasks, commands and the reasons that objects gave; the cluster's secret is not in it.";
+`history`, at times since the core's start, and which stretch of the core's life that was. It \
+touches nothing, needs no daemon and no configuration, and may read a record that is still being \
+written.\n\n\
+A record has four parts; the oldest is overwritten when all are full. Each later one begins with a \
+checkpoint, the whole state of the engine: playing begins with the oldest part that is whole, and \
+at each checkpoint on its way the engine must be the one that was written down.\n\n\
+Exits with 0 if every turn decided what was recorded, and with 7 if one did not, which is named, \
+or if a checkpoint is not what the run leads to: then another program made the record, or there is \
+a mistake in this one. Exits with 6 if a part is damaged, after playing what can be played. A \
+record tells names of nodes and tasks, commands and the reasons that objects gave; the cluster's \
+secret is not in it.";

@@ -32,7 +32,10 @@ pub(super) fn choose(
     }
     let why = match LogicalUnit::open(disk.disk()) {
         Ok(mut unit) => match self_test(disk, &mut unit, geometry.record()) {
-            Ok(()) => return Ok(Medium::CompareAndWrite),
+            Ok(()) => match unit.doubt().filter(|_| wanted == RegisterMedium::Auto) {
+                None => return Ok(Medium::CompareAndWrite),
+                Some(doubt) => doubt.to_owned(),
+            },
             Err(error) => sentence(&error),
         },
         Err(error) => sentence(&error),
@@ -145,5 +148,13 @@ fn tell(
         "{} changes won here, {} by others, {} refused, {} of unclear outcome",
         report.won, report.others, report.refused, report.unclear
     )?;
+    if report.repeated > 0 {
+        writeln!(
+            out,
+            "{} of those won here were told as refused: something on the way sends a command \
+             again when its answer is lost",
+            report.repeated
+        )?;
+    }
     Ok(exit)
 }

@@ -10,7 +10,7 @@ use super::exit::{Exit, Failure};
 use super::{history, table};
 use crate::engine::{Action, Record};
 use crate::node::control::{HistoryEntry, Names};
-use crate::record::{End, RecordError, Replay, Turn, Verdict};
+use crate::record::{End, LeftOut, RecordError, Replay, Turn, Verdict};
 use crate::time::{Instant, Span};
 
 /// This program's version.
@@ -29,6 +29,7 @@ pub(super) fn run(args: &ReplayArgs, out: &mut dyn Write) -> Result<Exit, Failur
     let mut played = Played::new(&replay, args);
     let ended = played.play(&mut replay, args, out);
     played.broken = ended.is_err();
+    played.astray = matches!(ended, Err(Stop::Record(RecordError::Checkpoint { .. })));
     // What was played until then is told all the same.
     if args.json {
         writeln!(out, "{:#}", played.json(args.only))?;
@@ -39,11 +40,19 @@ pub(super) fn run(args: &ReplayArgs, out: &mut dyn Write) -> Result<Exit, Failur
         Stop::Record(error) => refused(&file, &error),
         Stop::Output(failure) => failure,
     })?;
-    Ok(match played.difference {
-        None => Exit::Well,
-        Some(_) => Exit::Differs,
-    })
+    if played.difference.is_some() {
+        return Ok(Exit::Differs);
+    }
+    if played.left_out.is_empty() {
+        return Ok(Exit::Well);
+    }
+    let sentences: Vec<String> = played.left_out.iter().map(LeftOut::to_string).collect();
+    let problem = format!("{file}: {}", sentences.join("; "));
+    Err(Failure::new(Exit::Failed, problem, COPY_AGAIN))
 }
+
+/// What helps against damage.
+const COPY_AGAIN: &str = "copy it again from where it was made";
 
 /// Why a record is not played to its end.
 enum Stop {
@@ -61,7 +70,11 @@ fn refused(file: &str, error: &RecordError) -> Failure {
             "copy the whole file; if it is whole, the core died at its start: see `journalctl -u \
              standfast`"
         }
-        RecordError::Damaged { .. } => "copy it again from where it was made",
+        RecordError::Damaged { .. } => COPY_AGAIN,
+        RecordError::Checkpoint { .. } => {
+            let remedy = "this is a mistake in Standfast: keep the record for its developers";
+            return Failure::new(Exit::Differs, format!("{file}: {error}"), remedy);
+        }
     };
     Failure::new(Exit::Failed, format!("{file}: {error}"), remedy)
 }
@@ -81,7 +94,11 @@ struct Played {
     names: Names,
     program: String,
     started: Instant,
+    /// When the stretch begins that is played.
+    begins: Instant,
     last: Instant,
+    checkpoints: u64,
+    left_out: Vec<LeftOut>,
     events: u64,
     bytes: usize,
     entries: Vec<HistoryEntry>,
@@ -90,13 +107,14 @@ struct Played {
     unfinished: bool,
     /// Is the record unreadable from here on?
     broken: bool,
+    /// Is the engine another one than a checkpoint's?
+    astray: bool,
     end: Option<End>,
 }
 
 impl Played {
     fn new(replay: &Replay<'_>, args: &ReplayArgs) -> Played {
-        let start = replay.start();
-        let setup = &start.setup;
+        let setup = replay.setup();
         let own = setup.nodes.iter().find(|(node, _)| *node == setup.me);
         let names = Names {
             cluster: args.file.display().to_string(),
@@ -108,9 +126,12 @@ impl Played {
         };
         Played {
             names,
-            program: start.program.clone(),
-            started: start.now,
-            last: start.now,
+            program: replay.program().to_owned(),
+            started: replay.started(),
+            begins: replay.begins(),
+            last: replay.begins(),
+            checkpoints: 0,
+            left_out: replay.left_out().to_vec(),
             events: 0,
             bytes: 0,
             entries: Vec::new(),
@@ -118,6 +139,7 @@ impl Played {
             difference: None,
             unfinished: false,
             broken: false,
+            astray: false,
             end: None,
         }
     }
@@ -133,6 +155,7 @@ impl Played {
             .until
             .map(|ms| self.started + Span::from_ms(1).times(ms));
         while let Some(at) = replay.next_at().map_err(Stop::Record)? {
+            self.checkpoints = replay.checkpoints();
             if until.is_some_and(|until| at > until) {
                 return Ok(());
             }
@@ -237,22 +260,57 @@ impl Played {
             writeln!(out, "{last}")?;
         }
         match self.end {
-            Some(End::Full) => writeln!(out, "The record is full here; the run went on.")?,
+            Some(End::Full) => {
+                writeln!(
+                    out,
+                    "What came next found no room in the record; the run went on."
+                )?;
+            }
             Some(End::Torn) => writeln!(out, "The record was cut here; what is behind is lost.")?,
             Some(End::Open) | None => {}
         }
         let outcome = match self.difference {
+            None if self.astray => "and then another engine",
             None if self.broken => "identical so far",
             None => "identical",
             Some(_) => "and the last one differs",
         };
-        let (node, seconds) = (&self.names.node, self.ms(self.last) / 1e3);
+        self.tell_stretch(out)?;
+        let (node, seconds) = (&self.names.node, self.seconds());
         let (events, decisions) = (self.events, self.entries.len());
         writeln!(
             out,
             "{seconds:.3} s of node {node}: {events} events, {decisions} decisions, {outcome}"
         )?;
         Ok(())
+    }
+
+    /// Which part of the core's life that was.
+    fn tell_stretch(&self, out: &mut dyn Write) -> Result<(), Failure> {
+        let (from, to) = (self.time(self.begins), self.time(self.last));
+        write!(out, "Played from {from} to {to} of the core's life")?;
+        if self.begins > self.started && self.left_out.is_empty() {
+            write!(out, "; what was before is overwritten")?;
+        } else if !self.left_out.is_empty() {
+            write!(out, "; parts of the record are left out")?;
+        }
+        match self.checkpoints {
+            0 => writeln!(out, ".")?,
+            1 => writeln!(
+                out,
+                ". The checkpoint between is the engine that was played."
+            )?,
+            several => writeln!(
+                out,
+                ". Each of the {several} checkpoints between is the engine that was played."
+            )?,
+        }
+        Ok(())
+    }
+
+    /// Length of the stretch that was played.
+    fn seconds(&self) -> f64 {
+        self.last.since(self.begins).as_ms_f64() / 1e3
     }
 
     fn tell_difference(&self, found: &Difference, out: &mut dyn Write) -> Result<(), Failure> {
@@ -285,6 +343,7 @@ impl Played {
 
     fn json(&self, only: Only) -> Value {
         let end = match self.end {
+            None if self.astray => Some("checkpoint"),
             None if self.broken => Some("damaged"),
             None => None,
             Some(_) if self.unfinished => Some("within a turn"),
@@ -309,9 +368,13 @@ impl Played {
             "events": self.events,
             "decisions": self.entries.len(),
             "bytes": self.bytes,
-            "seconds": self.ms(self.last) / 1e3,
+            "seconds": self.seconds(),
+            "from_ms": self.ms(self.begins),
+            "to_ms": self.ms(self.last),
+            "checkpoints": self.checkpoints,
+            "left_out": self.left_out.iter().map(LeftOut::to_string).collect::<Vec<_>>(),
             "end": end,
-            "identical": self.difference.is_none(),
+            "identical": self.difference.is_none() && !self.astray,
             "difference": difference,
             "entries": entries.collect::<Vec<_>>(),
         });

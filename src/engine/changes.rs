@@ -1,6 +1,8 @@
 //! Changes of the view: each turn works out the first step from what is known to what should be,
 //! and proposes it. One proposal at a time; what is lost or gives up is worked out again.
 
+use serde::{Deserialize, Serialize};
+
 use super::{After, Class, Engine, EvictReason, Member, Record, Standing, TaskRecord, View};
 use crate::frame::Flags;
 use crate::model::{NodeId, NodeSet, TaskIndex};
@@ -21,7 +23,7 @@ pub(super) struct Change {
 }
 
 /// A change on its way.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Proposal {
     pub(super) what: String,
     record: Record,

@@ -1,5 +1,7 @@
 //! Commands of the operator: checked against the newest view, carried out as changes of it.
 
+use serde::{Deserialize, Serialize};
+
 use super::changes::Change;
 use super::{Action, Cause, Class, Command, Engine, Refusal, TaskRecord};
 use crate::model::{NodeId, NodeSet, TaskIndex};
@@ -9,7 +11,7 @@ use crate::time::Instant;
 const COMMANDS_MAX: usize = 32;
 
 /// A command that has not been answered yet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Waiting {
     request: u64,
     command: Command,

@@ -1,11 +1,13 @@
 //! The register's disks as the engine sees them: which have answered, and when.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Action, Engine};
 use crate::register::{self, Seen};
 use crate::time::Instant;
 
 /// One disk.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Disk {
     last_read: Option<Instant>,
     read_ok: bool,
@@ -14,7 +16,7 @@ struct Disk {
 }
 
 /// All of them, one or three.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Disks {
     all: Vec<Disk>,
     /// Since when a majority has been read without a failure between.

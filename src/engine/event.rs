@@ -140,7 +140,7 @@ pub enum Event {
 
 /// What the engine wants done. The caller does it and reports; the engine never waits. By value, as
 /// events are.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[allow(clippy::large_enum_variant)]
 pub enum Action {
     /// Send this frame on every link, with the link's own number in it.

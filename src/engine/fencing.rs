@@ -15,12 +15,14 @@
 //! member is never switched off: without a lease nothing is asked for, and a member with a lease
 //! knows everybody who is in.
 
+use serde::{Deserialize, Serialize};
+
 use super::changes::Change;
 use super::{Action, After, Class, Engine, EvictReason, Eviction, PowerOutcome, Record, View};
 use crate::model::{NodeId, NodeSet, TaskIndex};
 
 /// What is known and asked about the power of one node.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Power {
     /// Its eviction that has come into force before the eyes of this engine.
     seen: Option<u64>,

@@ -5,10 +5,12 @@
 //! (dated by its beginning) showed no newer value. A node that is alone in the view has nobody who
 //! could confirm: for it only the register counts, since whoever may come must write there first.
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::{Instant, Span};
 
 /// The right to run tasks.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Lease {
     until: Instant,
     /// Date of the newest proof by frames.

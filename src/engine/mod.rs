@@ -46,11 +46,12 @@ pub use view::{
 use serde::{Deserialize, Serialize};
 
 use crate::config::Timing;
-use crate::mldc::PARTS_MAX;
+use crate::mldc::{MESSAGE_MAX, PARTS_MAX};
 use crate::model::{
-    ClusterId, ConfigHash, Incarnation, LINKS_MAX, NODES_MAX, NodeId, NodeSet, TASKS_MAX, TaskIndex,
+    ClusterId, ConfigHash, Incarnation, LINKS_MAX, NODES_MAX, NodeId, NodeSet, TASKS_MAX,
+    TaskIndex, trimmed_array,
 };
-use crate::register::{DISKS_MAX, MAIL_MAX, Memory, Register};
+use crate::register::{DISKS_MAX, MAIL_MAX, Memory, Register, VALUE_MAX};
 use crate::time::{Instant, Span};
 use changes::Proposal;
 use command::Waiting;
@@ -62,7 +63,7 @@ use quorum::Mail;
 use tasks::Local;
 
 /// What an engine is made from.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Setup {
     /// This node.
     pub me: NodeId,
@@ -125,7 +126,7 @@ pub struct TaskSetup {
 }
 
 /// A link as the engine sees it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, Eq)]
 struct LinkView {
     up: bool,
     reason: String,
@@ -137,7 +138,10 @@ struct LinkView {
 }
 
 /// The engine. See the module for how it is driven.
-#[derive(Debug)]
+///
+/// All of it can be written down between two turns and read back: the one that was read decides
+/// the same from there on. So nothing here may be left out, and nothing be kept outside.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Engine {
     setup: Setup,
     names: Vec<String>,
@@ -148,18 +152,22 @@ pub struct Engine {
     view: View,
     view_known_at: Instant,
     /// Since when each task's record has the epoch it has, on this node's clock.
+    #[serde(with = "trimmed_array")]
     task_known_at: [Instant; TASKS_MAX],
     peers: Peers,
     sent: Sent,
     lease: Lease,
     links: Vec<LinkView>,
+    #[serde(with = "trimmed_array")]
     local: [Local; TASKS_MAX],
     /// Tasks the guard is to let run, bit by task index.
     granted: u64,
     /// Tasks that could be started here as far as the runner sees.
     fit: u64,
+    #[serde(with = "trimmed_array")]
     unfit_since: [Option<Instant>; TASKS_MAX],
     /// Pause before the last failed start or stop is, or was, tried again.
+    #[serde(with = "trimmed_array")]
     retry_pause: [Span; TASKS_MAX],
     runner_there: bool,
     proposal: Option<Proposal>,
@@ -202,6 +210,18 @@ pub struct Engine {
 /// register is emptied twice in a turn.
 const ACTIONS_MAX: usize =
     16 + 4 * DISKS_MAX + 6 * TASKS_MAX + 2 * NODES_MAX + 2 * MAIL_MAX * PARTS_MAX;
+
+/// Longest engine that is reckoned with, in bytes as postcard writes it, for 64 nodes and 64 tasks:
+/// the blocks of three disks as last read, three dozen values in the register's hands, an
+/// unfinished message of each node, what is known of each node and task, own frames, commands; and
+/// as much text of objects, links and devices as the runner can say in one message.
+pub const WRITTEN_MAX: usize = DISKS_MAX * NODES_MAX * (VALUE_MAX + 64)
+    + 36 * (VALUE_MAX + 64)
+    + NODES_MAX * (MESSAGE_MAX + 64)
+    + NODES_MAX * 512
+    + TASKS_MAX * 256
+    + 16 * 1024
+    + 64 * 1024;
 
 impl Engine {
     /// A node that has just started and knows nothing yet.
@@ -285,6 +305,27 @@ impl Engine {
     #[must_use]
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
+    }
+
+    /// What it was made from.
+    #[must_use]
+    pub fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    /// Has one that was read back the tables that every engine has, and nothing left to be fetched?
+    /// Whoever reads one that somebody may have changed asks this first.
+    #[must_use]
+    pub fn makes_sense(&self) -> bool {
+        let Setup { tasks, links, .. } = &self.setup;
+        tasks.len() <= TASKS_MAX
+            && self.view.tasks.len() <= TASKS_MAX
+            && usize::from(*links) <= LINKS_MAX
+            && self.links.len() == usize::from(*links)
+            && self.names.len() == NODES_MAX
+            && self.power.len() == NODES_MAX
+            && self.peers.make_sense()
+            && self.actions.is_empty()
     }
 
     /// Until when this node may run its tasks, on its own clock; in the past if it may not.

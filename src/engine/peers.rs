@@ -3,16 +3,21 @@
 //! A frame counts only if it echoes a number this node sent within the last lease time: replays and
 //! half-open links give neither life nor proof.
 
+use serde::{Deserialize, Serialize};
+
 use crate::frame::{Flags, Frame, TaskReport};
-use crate::model::{Incarnation, LINKS_MAX, NODES_MAX, NodeId, TASKS_MAX, TaskIndex, TaskState};
+use crate::model::{
+    Incarnation, LINKS_MAX, NODES_MAX, NodeId, TASKS_MAX, TaskIndex, TaskState, trimmed_array,
+};
 use crate::time::Instant;
 
 /// Own frames whose sending is remembered: more than can be sent within a lease.
 const SENT_MAX: usize = 256;
 
 /// When the last own frames were sent, by sequence number.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Sent {
+    #[serde(with = "trimmed_array::boxed")]
     ring: Box<[(u32, Instant); SENT_MAX]>,
 }
 
@@ -35,7 +40,7 @@ impl Sent {
 }
 
 /// One other node.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Peer {
     /// The life its last fresh frame belonged to.
     pub(super) incarnation: Option<Incarnation>,
@@ -55,6 +60,7 @@ pub(super) struct Peer {
     pub(super) fitness: u8,
     /// It runs another configuration.
     pub(super) incompatible: bool,
+    #[serde(with = "trimmed_array")]
     pub(super) tasks: [TaskReport; TASKS_MAX],
     /// Sending time of the newest own frame it has confirmed under the view both know.
     pub(super) confirmed: Option<Instant>,
@@ -169,7 +175,7 @@ impl Peer {
 }
 
 /// All other nodes, by node index.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Peers {
     peers: Vec<Peer>,
 }
@@ -179,6 +185,11 @@ impl Peers {
         Peers {
             peers: (0..NODES_MAX).map(|_| Peer::new()).collect(),
         }
+    }
+
+    /// Is there one for each node?
+    pub(super) fn make_sense(&self) -> bool {
+        self.peers.len() == NODES_MAX
     }
 
     pub(super) fn of(&self, node: NodeId) -> &Peer {

@@ -4,6 +4,8 @@
 //! configured node must agree, over the networks; so a lost disk costs no command as long as all
 //! nodes are there. What was agreed without the disk is told to whoever cannot read it there.
 
+use serde::{Deserialize, Serialize};
+
 use super::snapshot::trouble_words;
 use super::{Action, Class, Engine};
 use crate::frame::Flags;
@@ -12,7 +14,7 @@ use crate::model::{NodeId, NodeSet};
 use crate::register::{self, Memory, Message};
 
 /// What passes between the registers.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Mail {
     /// Which quorum the register was told of: disk, network.
     media: Option<(bool, bool)>,

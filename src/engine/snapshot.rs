@@ -1,6 +1,6 @@
 //! A picture of the engine for `status`.
 
-use super::{Engine, LinkStatus, NodeStatus, RegisterStatus, Snapshot, TaskStatus, View};
+use super::{Engine, LinkStatus, NodeStatus, RegisterStatus, Snapshot, TaskStatus};
 use crate::model::{NodeId, TaskIndex, TaskState};
 use crate::register::Trouble;
 use crate::time::{Instant, Span};
@@ -210,12 +210,6 @@ impl Engine {
         let trouble = self.register.trouble().map(trouble_words);
         alarms.extend(trouble.filter(|text| !self.alarms.contains(text)));
         alarms
-    }
-
-    /// For checks of a simulation: the view as the register must hold it.
-    #[must_use]
-    pub fn known_view(&self) -> &View {
-        &self.view
     }
 }
 

@@ -8,6 +8,8 @@
 //! `Released` is `Stopped` with a promise: not to be started again in that epoch. The heir acts on
 //! it.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Action, After, Class, Engine, Failure, Found, Order, Report, TaskRecord};
 use crate::config::RETRY_MAX;
 use crate::model::{NodeId, TaskIndex, TaskState};
@@ -17,7 +19,7 @@ use crate::time::{Instant, Span};
 const RETRY_MIN: Span = Span::from_ms(2_000);
 
 /// What a stop is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Then {
     Stopped,
     Released(u32),
@@ -25,10 +27,11 @@ pub(super) enum Then {
 }
 
 /// A task on this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) enum Local {
     /// The runner has not looked yet.
     Unknown,
+    #[default]
     Stopped,
     Starting {
         op: u64,

@@ -1,7 +1,9 @@
 //! From packets back to messages.
 
+use serde::{Deserialize, Serialize};
+
 use super::packet::Packet;
-use crate::model::{Incarnation, NODES_MAX, NodeId};
+use crate::model::{Incarnation, NODES_MAX, NodeId, trimmed_array};
 
 /// Puts the messages of all senders together, each given once however often its packets come.
 ///
@@ -13,13 +15,14 @@ use crate::model::{Incarnation, NODES_MAX, NodeId};
 /// what is not newer is dropped. A packet of another life begins anew, but for an earlier start
 /// within the same boot, which cannot be alive any more. Which of two boots is the later one cannot
 /// be told from here.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Assembler {
+    #[serde(with = "trimmed_array")]
     senders: [Option<Box<Sender>>; NODES_MAX],
 }
 
 /// What is known of one sender.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Sender {
     incarnation: Incarnation,
     /// Number of its newest whole message.
@@ -28,7 +31,7 @@ struct Sender {
 }
 
 /// A message of which packets are missing.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Unfinished {
     number: u64,
     /// Bit by part: not here yet.

@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::core::{RECORD_MIB_MAX, RECORD_MIB_MIN};
 use super::paths;
 
 /// Which of the node's processes this one is.
@@ -58,20 +59,20 @@ pub struct Options {
     pub leave_seconds: u32,
     /// Record all that the core is told, so that `standfast replay FILE` can decide it all again.
     ///
-    /// FILE is to be on tmpfs, as /run is: the core must not wait for a disk. So the record
-    /// outlives the core, however that ends, but not a power cut or reboot. Each life of the core
-    /// begins a new one and keeps that of the life before as FILE.1. It holds frames, commands,
-    /// names and reasons for people; never the cluster's secret.
+    /// The record is of fixed size and holds the newest stretch: when it is full, its oldest
+    /// quarter is overwritten. FILE is to be on tmpfs, as /run is: the core must not wait for a
+    /// disk. So the record outlives the core, however that ends, but not a power cut or reboot.
+    /// Each life of the core begins a new one and keeps that of the life before as FILE.1. It
+    /// holds frames, commands, names and reasons for people; never the cluster's secret.
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
     /// Size of a record, which is locked memory; the one of the life before takes as much again.
-    /// When it is full, recording ends until the core starts anew. A pair at `detect` 500 ms fills
-    /// some 12 KiB a second, so 64 MiB in an hour and a half.
+    /// A pair at `detect` 500 ms writes some 12 KiB a second, so 64 MiB hold its last hour.
     #[arg(
         long,
         value_name = "MIB",
         default_value_t = 64,
-        value_parser = clap::value_parser!(u32).range(1..=1024)
+        value_parser = record_mib
     )]
     pub record_mib: u32,
     /// Which process to be; for the guard's own use.
@@ -131,6 +132,21 @@ impl Options {
     }
 }
 
+/// A size that each part of a record has use for.
+fn record_mib(text: &str) -> Result<u32, String> {
+    let mib: u32 = text.parse().map_err(|_| "write a number of mebibytes")?;
+    if mib < RECORD_MIB_MIN {
+        return Err(format!(
+            "half of each quarter must hold the state of the largest cluster; use {RECORD_MIB_MIN} \
+             or more"
+        ));
+    }
+    if mib > RECORD_MIB_MAX {
+        return Err(format!("it is locked memory; use {RECORD_MIB_MAX} or less"));
+    }
+    Ok(mib)
+}
+
 /// The host's name cannot be had or is not text.
 #[derive(Debug, thiserror::Error)]
 #[error("the host has no usable name; use --node")]
@@ -155,7 +171,7 @@ mod tests {
             "--record",
             "/r/record",
             "--record-mib",
-            "3",
+            "7",
         ];
         let options = Options::parse_from(given);
         assert_eq!(options.role, Role::Guard);
@@ -172,6 +188,19 @@ mod tests {
                 }
             );
         }
+    }
+
+    #[test]
+    fn a_record_that_the_largest_cluster_would_not_fit_in_is_refused() {
+        let parse = |mib: u32| Options::try_parse_from(["d", "--record-mib", &mib.to_string()]);
+        for mib in [RECORD_MIB_MIN, RECORD_MIB_MAX] {
+            assert_eq!(parse(mib).unwrap().record_mib, mib);
+        }
+        let small = parse(RECORD_MIB_MIN - 1).unwrap_err().to_string();
+        let least = format!("the largest cluster; use {RECORD_MIB_MIN} or more");
+        assert!(small.contains(&least), "{small}");
+        assert!(parse(RECORD_MIB_MAX + 1).is_err());
+        assert!(Options::try_parse_from(["d", "--record-mib", "much"]).is_err());
     }
 
     #[test]

@@ -134,6 +134,12 @@ pub trait Object: Send {
         forced: bool,
     ) -> Result<(), ObjectError>;
 
+    /// Can what stands upon it be started again? Asked before an object of a later step is, for
+    /// that may have broken because of this one.
+    fn footing(&mut self, _context: &Context<'_>, _deadline: Instant) -> Watched {
+        Watched::Fine
+    }
+
     /// What to wait for while it is started.
     fn watch(&self) -> Watch<'_> {
         Watch::default()

@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use super::tape::sealed;
-use super::{Done, HEAD_WORDS, MAGIC, Start, VERSION, WORD};
+use super::survey::{Entries, LeftOut, Step, Survey};
+use super::{Checkpoint, Done, Start, VERSION};
 use crate::engine::{Event, Setup};
 use crate::model::{LINKS_MAX, TASKS_MAX};
 use crate::time::Instant;
@@ -32,6 +32,15 @@ pub enum RecordError {
         /// Where the entry begins, in bytes.
         at: usize,
     },
+    /// The engine that was written down there is another one than that which was played up to
+    /// there: it was not written down as a whole, or the two decide differently.
+    #[error("the checkpoint at byte {at} is not what the run before it leads to: {difference}")]
+    Checkpoint {
+        /// Where the entry begins, in bytes.
+        at: usize,
+        /// What of it is otherwise, for people.
+        difference: String,
+    },
 }
 
 /// How a record ends.
@@ -39,7 +48,7 @@ pub enum RecordError {
 pub enum End {
     /// Its writer ended, or still lives.
     Open,
-    /// There was no more room; the life went on.
+    /// There was no room for what came then; the life went on.
     Full,
     /// The file was cut; an entry that is not whole is left out.
     Torn,
@@ -50,90 +59,85 @@ pub enum End {
 #[allow(clippy::large_enum_variant)]
 pub(super) enum Entry {
     Start(Start),
+    Checkpoint(Box<Checkpoint>),
     Event(Instant, Event),
     Done(Done),
+    Next,
     Full,
 }
 
-/// Goes through the entries.
+impl Entry {
+    /// What these bytes mean, if they mean anything.
+    pub(super) fn read(payload: &[u8]) -> Option<Entry> {
+        let entry = postcard::from_bytes(payload).ok();
+        entry.filter(possible)
+    }
+}
+
+/// Goes through the entries of all segments that follow each other.
 #[derive(Debug)]
 pub(super) struct Reader<'b> {
-    bytes: &'b [u8],
-    /// Where the next entry begins, in bytes.
-    at: usize,
-    /// Of the entry before.
-    crc: u32,
+    segment: Entries<'b>,
+    later: std::vec::IntoIter<Entries<'b>>,
+    left_out: Vec<LeftOut>,
     /// Is the file shorter than its record was?
     cut: bool,
+    read: usize,
 }
 
 impl<'b> Reader<'b> {
     pub(super) fn open(bytes: &'b [u8]) -> Result<Reader<'b>, RecordError> {
-        let word = |index: usize| word_at(bytes, index * WORD);
-        if word(0) != Some(MAGIC) {
-            return Err(RecordError::NotARecord);
-        }
-        let version = word(1).ok_or(RecordError::NoBeginning)?;
-        if version != VERSION {
-            return Err(RecordError::Version(version));
-        }
-        let words = word(2).ok_or(RecordError::NoBeginning)?;
-        let whole = usize::try_from(words)
-            .ok()
-            .and_then(|words| words.checked_mul(WORD));
+        let Survey { run, left_out, cut } = Survey::of(bytes)?;
+        let mut later = run.into_iter();
         Ok(Reader {
-            bytes,
-            at: HEAD_WORDS * WORD,
-            crc: 0,
-            cut: whole.is_none_or(|whole| bytes.len() < whole),
+            segment: later.next().ok_or(RecordError::NoBeginning)?,
+            later,
+            left_out,
+            cut,
+            read: 0,
         })
     }
 
     /// Where the next entry begins, in bytes.
     pub(super) fn at(&self) -> usize {
-        self.at
+        self.segment.at()
+    }
+
+    /// Bytes of the entries read so far.
+    pub(super) fn read(&self) -> usize {
+        self.read
+    }
+
+    /// Segments that are not read.
+    pub(super) fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
     }
 
     /// The next entry, or how the record ends.
     pub(super) fn next(&mut self) -> Result<Result<Entry, End>, RecordError> {
-        let at = self.at;
-        let head = match word_at(self.bytes, at) {
-            Some(head) => head,
-            None if self.cut => return Ok(Err(End::Torn)),
-            None => return Ok(Err(End::Open)),
+        let at = self.segment.at();
+        let payload = match self.segment.step() {
+            Step::Entry(payload) => payload,
+            Step::Over => return Ok(Err(End::Open)),
+            Step::Cut => return Ok(Err(End::Torn)),
+            Step::Damaged => return Err(RecordError::Damaged { at }),
         };
-        if head == 0 {
-            return Ok(Err(End::Open));
-        }
-        let (length, crc) = (head as u32, (head >> 32) as u32);
-        let begin = at + WORD;
-        let next = begin + (length as usize).next_multiple_of(WORD);
-        let Some(payload) = self.bytes.get(begin..begin + length as usize) else {
-            return if self.cut {
-                Ok(Err(End::Torn))
-            } else {
-                Err(RecordError::Damaged { at })
-            };
-        };
-        if sealed(crc32c::crc32c_append(self.crc, payload), length) != crc {
-            return Err(RecordError::Damaged { at });
-        }
-        let senseless = RecordError::Senseless { at };
-        let entry: Entry = postcard::from_bytes(payload).map_err(|_| senseless.clone())?;
-        if !possible(&entry) {
-            return Err(senseless);
-        }
-        (self.at, self.crc) = (next, crc);
+        let entry = Entry::read(payload).ok_or(RecordError::Senseless { at })?;
+        self.read += self.segment.at() - at;
         Ok(match entry {
             Entry::Full => Err(End::Full),
+            Entry::Next => match self.later.next() {
+                Some(segment) => {
+                    self.segment = segment;
+                    Ok(Entry::Next)
+                }
+                // Its writer ended before the next one was there.
+                None if !self.cut => Err(End::Open),
+                None => Err(End::Torn),
+            },
             entry => Ok(entry),
         })
     }
-}
-
-fn word_at(bytes: &[u8], at: usize) -> Option<u64> {
-    let word = bytes.get(at..at + WORD)?;
-    word.try_into().ok().map(u64::from_le_bytes)
 }
 
 /// Can an engine be made from this, or be told it?
@@ -143,7 +147,8 @@ fn possible(entry: &Entry) -> bool {
             let Setup { tasks, links, .. } = &start.setup;
             tasks.len() <= TASKS_MAX && usize::from(*links) <= LINKS_MAX
         }
+        Entry::Checkpoint(checkpoint) => checkpoint.engine.makes_sense(),
         Entry::Event(_, Event::Packet { packet, .. }) => packet.makes_sense(),
-        Entry::Event(..) | Entry::Done(_) | Entry::Full => true,
+        Entry::Event(..) | Entry::Done(_) | Entry::Next | Entry::Full => true,
     }
 }

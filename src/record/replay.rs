@@ -2,8 +2,8 @@
 
 use super::reader::{Entry, Reader};
 use super::tape::{BLANK, after, closed};
-use super::{Done, End, RecordError, Start};
-use crate::engine::{Action, Engine, Event};
+use super::{Checkpoint, Done, End, LeftOut, RecordError, Start};
+use crate::engine::{Action, Engine, Event, Setup};
 use crate::time::Instant;
 
 /// What the comparison of a turn has shown.
@@ -26,7 +26,7 @@ pub enum Verdict {
 /// One turn, played again.
 #[derive(Debug)]
 pub struct Turn {
-    /// From 1.
+    /// In the life of the engine, from 1.
     pub number: u64,
     /// When, on the recorded node's clock.
     pub now: Instant,
@@ -38,20 +38,27 @@ pub struct Turn {
     pub verdict: Verdict,
 }
 
-/// A record that is being played.
+/// A record that is being played: from the beginning of the oldest segment that is whole up to the
+/// newest entry.
 #[derive(Debug)]
 pub struct Replay<'b> {
     reader: Reader<'b>,
-    start: Start,
     engine: Engine,
+    program: String,
+    started: Instant,
+    begins: Instant,
+    /// Turns of the engine, and when the last one was.
     turns: u64,
+    now: Instant,
+    checkpoints: u64,
     end: Option<End>,
     /// An event that was read before its turn.
     ahead: Option<(Instant, Event)>,
 }
 
 impl<'b> Replay<'b> {
-    /// Reads the beginning of a record and makes the engine.
+    /// Reads what the record begins with, and makes the engine or takes the one that was written
+    /// down.
     ///
     /// # Errors
     ///
@@ -59,32 +66,79 @@ impl<'b> Replay<'b> {
     pub fn open(bytes: &'b [u8]) -> Result<Replay<'b>, RecordError> {
         let mut reader = Reader::open(bytes)?;
         let at = reader.at();
-        let start = match reader.next()? {
-            Ok(Entry::Start(start)) => start,
+        let begun = match reader.next()? {
+            Ok(Entry::Start(Start {
+                program,
+                setup,
+                now,
+            })) => Checkpoint {
+                program,
+                started: now,
+                turns: 0,
+                now,
+                engine: Engine::new(setup, now),
+            },
+            Ok(Entry::Checkpoint(checkpoint)) => *checkpoint,
             Ok(_) => return Err(RecordError::Senseless { at }),
             Err(_) => return Err(RecordError::NoBeginning),
         };
-        let engine = Engine::new(start.setup.clone(), start.now);
         Ok(Replay {
             reader,
-            start,
-            engine,
-            turns: 0,
+            engine: begun.engine,
+            program: begun.program,
+            started: begun.started,
+            begins: begun.now,
+            turns: begun.turns,
+            now: begun.now,
+            checkpoints: 0,
             end: None,
             ahead: None,
         })
     }
 
-    /// What the record begins with.
+    /// Version of the program that wrote it.
     #[must_use]
-    pub fn start(&self) -> &Start {
-        &self.start
+    pub fn program(&self) -> &str {
+        &self.program
+    }
+
+    /// What the engine was made from.
+    #[must_use]
+    pub fn setup(&self) -> &Setup {
+        self.engine.setup()
+    }
+
+    /// When the engine was made, on the recorded node's clock.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// When the stretch begins that the record still holds: at the start, or with the last turn
+    /// before it.
+    #[must_use]
+    pub fn begins(&self) -> Instant {
+        self.begins
+    }
+
+    /// Checkpoints that were passed so far, each of which was the engine that had been played up to
+    /// there.
+    #[must_use]
+    pub fn checkpoints(&self) -> u64 {
+        self.checkpoints
+    }
+
+    /// Segments of the record that are not played, for they are not whole, or something is missing
+    /// behind them.
+    #[must_use]
+    pub fn left_out(&self) -> &[LeftOut] {
+        self.reader.left_out()
     }
 
     /// Bytes of the record that were played so far.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.reader.at()
+        self.reader.read()
     }
 
     /// How the record ends, once [`Replay::turn`] has come there.
@@ -93,16 +147,18 @@ impl<'b> Replay<'b> {
         self.end
     }
 
-    /// When the next turn is; none at the end.
+    /// When the next turn is; none at the end. Compares the checkpoint that lies before it, if one
+    /// does.
     ///
     /// # Errors
     ///
-    /// The record is damaged.
+    /// The record is damaged, or the checkpoint is not the engine that was played up to there.
     pub fn next_at(&mut self) -> Result<Option<Instant>, RecordError> {
-        if self.ahead.is_none() && self.end.is_none() {
+        while self.ahead.is_none() && self.end.is_none() {
             let at = self.reader.at();
             match self.reader.next()? {
                 Ok(Entry::Event(now, event)) => self.ahead = Some((now, event)),
+                Ok(Entry::Next) => self.pass()?,
                 Ok(_) => return Err(RecordError::Senseless { at }),
                 Err(end) => self.end = Some(end),
             }
@@ -115,13 +171,14 @@ impl<'b> Replay<'b> {
     ///
     /// # Errors
     ///
-    /// The record is damaged.
+    /// As [`Replay::next_at`].
     pub fn turn(&mut self) -> Result<Option<Turn>, RecordError> {
         self.next_at()?;
         let Some((now, event)) = self.ahead.take() else {
             return Ok(None);
         };
         self.turns += 1;
+        self.now = now;
         self.engine.handle(now, event.clone());
         let mut found = BLANK;
         let mut actions = Vec::new();
@@ -151,4 +208,51 @@ impl<'b> Replay<'b> {
             }
         }
     }
+
+    /// Goes on into the next segment. The engine that was written down there must be this one, and
+    /// takes its place, so that the rest shows whether it decides the same.
+    fn pass(&mut self) -> Result<(), RecordError> {
+        let at = self.reader.at();
+        let Ok(Entry::Checkpoint(written)) = self.reader.next()? else {
+            return Err(RecordError::Senseless { at });
+        };
+        if let Some(difference) = self.difference(&written) {
+            return Err(RecordError::Checkpoint { at, difference });
+        }
+        self.engine = written.engine;
+        self.checkpoints += 1;
+        Ok(())
+    }
+
+    fn difference(&self, written: &Checkpoint) -> Option<String> {
+        let played = (&self.program, self.started, self.turns, self.now);
+        let told = (
+            &written.program,
+            written.started,
+            written.turns,
+            written.now,
+        );
+        if played != told {
+            return Some(format!("{told:?} instead of {played:?}"));
+        }
+        (self.engine != written.engine).then(|| first_difference(&self.engine, &written.engine))
+    }
+}
+
+/// Where two engines differ, for people: the way to the first line that does, and both.
+fn first_difference(played: &Engine, written: &Engine) -> String {
+    let (played, written) = (format!("{played:#?}"), format!("{written:#?}"));
+    let mut way: Vec<(usize, &str)> = Vec::new();
+    for (played, written) in played.lines().zip(written.lines()) {
+        let (mine, theirs) = (played.trim_start(), written.trim_start());
+        let depth = played.len() - mine.len();
+        way.retain(|(above, _)| *above < depth);
+        if played != written {
+            let names: Vec<&str> = way.iter().map(|(_, name)| *name).collect();
+            return format!("{}: {theirs} instead of {mine}", names.join(" "));
+        }
+        let name = mine.split([':', ' ', '(']).next().unwrap_or_default();
+        way.push((depth, name));
+    }
+    "in what people are not shown".to_owned()
 }

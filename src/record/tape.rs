@@ -1,19 +1,26 @@
 //! Writing a record: into memory that somebody else keeps, without asking for any.
 //!
 //! Called by the thread that decides, once before and once after each turn. Nothing here allocates,
-//! blocks or fails: when the memory is used up the tape stops.
+//! blocks or fails: what an engine holds goes straight into the words, piece by piece.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 
-use super::{Done, HEAD_WORDS, MAGIC, Standing, Start, VERSION, WORD};
+use super::{
+    Done, HEAD_WORDS, MAGIC, Standing, Start, VERSION, WORD, head_check, opened, sealed,
+    segment_words, slot_of,
+};
 use crate::engine::{Action, Engine, Event};
 use crate::time::Instant;
 
-/// Words kept free for the mark that the record is full: head and kind.
-const FULL_WORDS: usize = 2;
+/// Words kept free behind every event: for what came of it (a head, and a kind and two numbers of
+/// at most five bytes each), and for the mark that ends a segment.
+const REST_WORDS: usize = 3 + MARK_WORDS;
+
+/// Words of a mark: head and kind.
+const MARK_WORDS: usize = 2;
 
 /// Bytes that are checked and stored at once; whole words.
 const CHUNK: usize = 256;
@@ -26,25 +33,60 @@ pub struct TooSmall {
     pub words: usize,
 }
 
+/// Memory of so many words that somebody else may be reading, or may read after this process.
+pub trait Words {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// Stores one. Whoever sees it sees all that was stored before.
+    fn store(&self, at: usize, word: u64);
+}
+
+impl Words for [AtomicU64] {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn store(&self, at: usize, word: u64) {
+        self[at].store(word, Ordering::Release);
+    }
+}
+
 /// An entry as it is written; [`Entry`](super::reader::Entry) is what is read.
 #[derive(Serialize)]
 pub(super) enum EntryOut<'e> {
     Start(&'e Start),
+    Checkpoint(CheckpointOut<'e>),
     Event(Instant, &'e Event),
     Done(Done),
+    /// The segment is full; what follows is in the next one.
+    Next,
+    /// There was no more room anywhere.
     Full,
+}
+
+/// [`Checkpoint`](super::Checkpoint) as it is written.
+#[derive(Serialize)]
+pub(super) struct CheckpointOut<'e> {
+    pub(super) program: &'e str,
+    pub(super) started: Instant,
+    pub(super) turns: u64,
+    pub(super) now: Instant,
+    pub(super) engine: &'e Engine,
 }
 
 /// The writer of one record. All calls are to be given the same words, which nobody else writes.
 #[derive(Debug)]
 pub struct Tape {
-    /// The word that the next entry begins with.
-    at: usize,
-    /// Of the entry before.
-    crc: u32,
+    segment: Segment,
     full: bool,
     /// Of the turn that is under way.
     so_far: Done,
+    program: String,
+    started: Instant,
+    /// Turns so far, and when the last one was.
+    turns: u64,
+    now: Instant,
 }
 
 impl Tape {
@@ -53,30 +95,51 @@ impl Tape {
     /// # Errors
     ///
     /// There are too few.
-    pub fn begin(words: &[AtomicU64], start: &Start) -> Result<Tape, TooSmall> {
-        let too_small = TooSmall { words: words.len() };
-        if words.len() <= HEAD_WORDS + FULL_WORDS {
-            return Err(too_small);
+    pub fn begin<W: Words + ?Sized>(words: &W, start: &Start) -> Result<Tape, TooSmall> {
+        let count = words.count();
+        let mut segment = Segment::place(count, 1);
+        if !segment.put(words, REST_WORDS, &EntryOut::Start(start)) {
+            return Err(TooSmall { words: count });
         }
-        words[1].store(VERSION, Ordering::Relaxed);
-        words[2].store(words.len() as u64, Ordering::Relaxed);
-        let mut tape = Tape {
-            at: HEAD_WORDS,
-            crc: 0,
+        words.store(segment.begin, segment.number);
+        words.store(3, head_check(count as u64));
+        words.store(2, count as u64);
+        words.store(1, VERSION);
+        words.store(0, MAGIC);
+        Ok(Tape {
+            segment,
             full: false,
             so_far: BLANK,
-        };
-        if !tape.put(words, words.len() - FULL_WORDS, &EntryOut::Start(start)) {
-            return Err(too_small);
-        }
-        words[0].store(MAGIC, Ordering::Release);
-        Ok(tape)
+            program: start.program.clone(),
+            started: start.now,
+            turns: 0,
+            now: start.now,
+        })
     }
 
-    /// The engine is about to be told this.
-    pub fn event(&mut self, words: &[AtomicU64], now: Instant, event: &Event) {
+    /// The engine, which is at rest, is about to be told this. Where there is no room for it the
+    /// engine is written down first, into the oldest segment.
+    pub fn event<W: Words + ?Sized>(
+        &mut self,
+        words: &W,
+        now: Instant,
+        event: &Event,
+        engine: &Engine,
+    ) {
         self.so_far = BLANK;
-        self.write(words, &EntryOut::Event(now, event));
+        if self.full {
+            return;
+        }
+        let entry = EntryOut::Event(now, event);
+        let kept = self.segment.put(words, REST_WORDS, &entry)
+            || (self.go_on(words, engine) && self.segment.put(words, REST_WORDS, &entry));
+        if kept {
+            self.turns += 1;
+            self.now = now;
+        } else {
+            self.full = true;
+            self.segment.mark(words, &EntryOut::Full);
+        }
     }
 
     /// The engine wants this done. Writes nothing yet.
@@ -87,47 +150,95 @@ impl Tape {
     }
 
     /// The turn on the last event is over.
-    pub fn done(&mut self, words: &[AtomicU64], engine: &Engine) {
+    pub fn done<W: Words + ?Sized>(&mut self, words: &W, engine: &Engine) {
         if !self.full {
-            self.write(words, &EntryOut::Done(closed(self.so_far, engine)));
+            let entry = EntryOut::Done(closed(self.so_far, engine));
+            let kept = self.segment.put(words, MARK_WORDS, &entry);
+            assert!(kept, "room for the end of each turn is kept free");
         }
     }
 
-    /// Is there no more room? Nothing is recorded from then on.
+    /// Was there no room, not even in a segment that was begun anew? Nothing is recorded from then
+    /// on.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.full
     }
 
-    fn write(&mut self, words: &[AtomicU64], entry: &EntryOut<'_>) {
-        if self.full || self.put(words, words.len() - FULL_WORDS, entry) {
-            return;
+    /// Begins the oldest segment anew. Says whether the engine fits into it.
+    fn go_on<W: Words + ?Sized>(&mut self, words: &W, engine: &Engine) -> bool {
+        let mut next = Segment::place(words.count(), self.segment.number + 1);
+        words.store(next.begin, 0);
+        let checkpoint = EntryOut::Checkpoint(CheckpointOut {
+            program: &self.program,
+            started: self.started,
+            turns: self.turns,
+            now: self.now,
+            engine,
+        });
+        if !next.put(words, REST_WORDS, &checkpoint) {
+            return false;
         }
-        self.full = true;
-        let marked = self.put(words, words.len(), &EntryOut::Full);
-        assert!(marked, "room for the mark is kept free");
-    }
-
-    /// Writes an entry if it fits into the words below `end`.
-    fn put(&mut self, words: &[AtomicU64], end: usize, entry: &EntryOut<'_>) -> bool {
-        let Some(room) = words.get(self.at + 1..end) else {
-            return false;
-        };
-        let sink = Sink::new(self.crc, Some(room));
-        let Ok((payload, length)) = postcard::serialize_with_flavor(entry, sink) else {
-            return false;
-        };
-        self.crc = sealed(payload, length);
-        let head = u64::from(length) | u64::from(self.crc) << 32;
-        words[self.at].store(head, Ordering::Release);
-        self.at += 1 + (length as usize).div_ceil(WORD);
+        self.segment.mark(words, &EntryOut::Next);
+        words.store(next.begin, next.number);
+        self.segment = next;
         true
     }
 }
 
-/// The CRC of an entry: that of its payload and of its length.
-pub(super) fn sealed(payload: u32, length: u32) -> u32 {
-    crc32c::crc32c_append(payload, &length.to_le_bytes())
+/// The segment that is being written.
+#[derive(Debug)]
+struct Segment {
+    number: u64,
+    /// The word with its number.
+    begin: usize,
+    /// The first word behind it.
+    end: usize,
+    /// The word that the next entry begins with.
+    at: usize,
+    /// Of the entry before.
+    crc: u32,
+}
+
+impl Segment {
+    /// Where the segment with this number lies in a record of so many words.
+    fn place(words: usize, number: u64) -> Segment {
+        let begin = HEAD_WORDS + slot_of(number) * segment_words(words);
+        Segment {
+            number,
+            begin,
+            end: begin + segment_words(words),
+            at: begin + 1,
+            crc: opened(number),
+        }
+    }
+
+    /// Writes an entry if so many words remain free behind it.
+    fn put<W: Words + ?Sized>(&mut self, words: &W, free: usize, entry: &EntryOut<'_>) -> bool {
+        let end = self.end.saturating_sub(free);
+        if self.at >= end {
+            return false;
+        }
+        let sink = Sink::new(self.crc, Some((words, self.at + 1, end)));
+        let Ok((payload, length)) = postcard::serialize_with_flavor(entry, sink) else {
+            return false;
+        };
+        let next = self.at + 1 + (length as usize).div_ceil(WORD);
+        // Whatever an older segment has left there, the record ends behind this entry.
+        if next < self.end {
+            words.store(next, 0);
+        }
+        self.crc = sealed(payload, length);
+        words.store(self.at, u64::from(length) | u64::from(self.crc) << 32);
+        self.at = next;
+        true
+    }
+
+    /// Writes the last entry.
+    fn mark<W: Words + ?Sized>(&mut self, words: &W, entry: &EntryOut<'_>) {
+        let marked = self.put(words, 0, entry);
+        assert!(marked, "room for the mark is kept free");
+    }
 }
 
 /// A turn of which nothing is known yet.
@@ -153,21 +264,23 @@ pub(super) fn closed(so_far: Done, engine: &Engine) -> Done {
 }
 
 fn digest(begun: u32, value: &impl Serialize) -> u32 {
-    let digested = postcard::serialize_with_flavor(value, Sink::new(begun, None));
+    let nowhere: Sink<'_, [AtomicU64]> = Sink::new(begun, None);
+    let digested = postcard::serialize_with_flavor(value, nowhere);
     digested.map_or(begun, |(digest, _)| digest)
 }
 
 /// Where postcard puts its bytes: into words, if there are to be any, and into a CRC.
-struct Sink<'w> {
+struct Sink<'w, W: ?Sized> {
     crc: u32,
     chunk: [u8; CHUNK],
     filled: usize,
     length: usize,
-    room: Option<&'w [AtomicU64]>,
+    /// Which words: from one, up to but not with another.
+    room: Option<(&'w W, usize, usize)>,
 }
 
-impl<'w> Sink<'w> {
-    fn new(crc: u32, room: Option<&'w [AtomicU64]>) -> Sink<'w> {
+impl<'w, W: Words + ?Sized> Sink<'w, W> {
+    fn new(crc: u32, room: Option<(&'w W, usize, usize)>) -> Sink<'w, W> {
         Sink {
             crc,
             chunk: [0; CHUNK],
@@ -181,15 +294,16 @@ impl<'w> Sink<'w> {
     fn flush(&mut self) -> postcard::Result<()> {
         let bytes = &self.chunk[..self.filled];
         self.crc = crc32c::crc32c_append(self.crc, bytes);
-        if let Some(room) = self.room {
+        if let Some((words, begin, end)) = self.room {
             // Only the last chunk is not full, so each one begins with a whole word.
-            let first = (self.length - self.filled) / WORD;
+            let first = begin + (self.length - self.filled) / WORD;
+            if first + self.filled.div_ceil(WORD) > end {
+                return Err(postcard::Error::SerializeBufferFull);
+            }
             for (at, piece) in bytes.chunks(WORD).enumerate() {
                 let mut word = [0; WORD];
                 word[..piece.len()].copy_from_slice(piece);
-                let place = room.get(first + at);
-                let place = place.ok_or(postcard::Error::SerializeBufferFull)?;
-                place.store(u64::from_le_bytes(word), Ordering::Relaxed);
+                words.store(first + at, u64::from_le_bytes(word));
             }
         }
         self.filled = 0;
@@ -197,7 +311,7 @@ impl<'w> Sink<'w> {
     }
 }
 
-impl Flavor for Sink<'_> {
+impl<W: Words + ?Sized> Flavor for Sink<'_, W> {
     /// CRC and length.
     type Output = (u32, u32);
 

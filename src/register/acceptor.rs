@@ -15,13 +15,15 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::NodeId;
 
 use super::paxos::Stage;
 use super::{Ballot, Block, Memory, Message, Value};
 
 /// An answer that waits for the file.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Due {
     to: NodeId,
     ballot: Ballot,
@@ -29,7 +31,7 @@ struct Due {
 }
 
 /// Promise and acceptance, in memory and in the file.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Acceptor {
     /// `writes` counts the records that were ordered into the file.
     state: Arc<Block>,

@@ -127,7 +127,7 @@ pub enum Order {
 }
 
 /// What the caller should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum News {
     /// This value is decided, and newer than the one known before. Precedes every other news that
     /// follow from it.
@@ -181,7 +181,7 @@ pub enum Refused {
 }
 
 /// What keeps the register from working; it heals by itself unless the text says otherwise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Trouble {
     /// The latest read failed as a whole.
     ReadFailed,

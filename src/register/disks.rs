@@ -14,6 +14,8 @@ mod tests;
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::Instant;
 
 use super::own::{Finding, Own};
@@ -22,7 +24,7 @@ use super::scan::{Blocks, Look, Scan};
 use super::{Ballot, Block, BlockSeen, DISKS_MAX, Order, Trouble, Value};
 
 /// The one read of a disk that may be asked for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Reads {
     /// Any read begun since then answers.
     asked: Option<Instant>,
@@ -33,14 +35,14 @@ pub(super) struct Reads {
 }
 
 /// What the own block is to become.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Due {
     mbal: Ballot,
     accepted: Option<(Ballot, Value)>,
 }
 
 /// One disk.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Disk {
     pub(super) own: Own,
     /// What the last read has shown; none if it was no good.
@@ -59,7 +61,7 @@ pub(super) struct Disk {
 }
 
 /// All of them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Disks {
     all: Vec<Disk>,
 }

@@ -13,6 +13,8 @@
 //! Little-endian. Every one may be lost, late, doubled or repeated for ever: ballots are never used
 //! twice, so that an old answer answers nothing new.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Ballot, VALUE_MAX, Value};
 
 const KIND: usize = 0;
@@ -24,7 +26,7 @@ const HEAD: usize = NUMBERS + 4 * 8;
 pub const MESSAGE_LEN_MAX: usize = HEAD + VALUE_MAX;
 
 /// One sentence between two registers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
     /// "Promise me to accept nothing below this ballot."
     Prepare {

@@ -11,12 +11,14 @@
 //! the same copy, if torn, would take it back. The read says which it is, and `writes` goes on
 //! from what is there, so that every write goes into the copy that is not the newest.
 
+use serde::{Deserialize, Serialize};
+
 use crate::time::Instant;
 
 use super::{Ballot, Block, BlockSeen, Value};
 
 /// The one write that may be under way.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 enum Writing {
     #[default]
     Idle,
@@ -40,7 +42,7 @@ pub(super) enum Finding {
 }
 
 /// The own block.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Own {
     /// What is on the disk; none before the first read. Newer by a write under way.
     block: Option<Block>,

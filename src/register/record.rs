@@ -65,10 +65,11 @@ pub struct Change {
 pub enum Compared {
     /// The new image is on the disk, durably.
     Done,
-    /// Sent once, and refused because something else was there: it was not done and never will be.
+    /// Refused because something else was there: it will not be done any more. Whether it was done
+    /// before only the next image tells, for something on the way may have sent it twice, and this
+    /// is the answer to the second one.
     Miscompare,
-    /// Anything else: an error, no answer in time, a second try by somebody on the way. It may be
-    /// done, or be done yet.
+    /// Anything else: an error, no answer in time. It may be done, or be done yet.
     Unclear,
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{NodeId, NodeSet};
 use crate::time::Instant;
 
@@ -52,7 +54,7 @@ impl<'a> Blocks<'a> {
 }
 
 /// What the last good read of one disk has left behind.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Look {
     /// Before it was issued, and after it had returned.
     pub(super) begun: Instant,

@@ -10,11 +10,16 @@
 //!   '----the same image--> it is given another number, by a change that either side may win
 //! ```
 //!
+//! A miscompare says that a change is not done any more. It was done before if something on the way
+//! has sent it twice and lost the first answer, so the image decides here, too.
+//!
 //! An *open* change may land as long as the image is the one that it expects. While there is one
 //! nothing else is stored or changed, for its value must not be overwritten and its ballot not be
 //! forgotten. What an earlier life of this node has ordered counts as open at the start.
 
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use crate::model::NodeId;
 use crate::time::Instant;
@@ -22,7 +27,7 @@ use crate::time::Instant;
 use super::{Ballot, Block, Change, Compared, Order, Place, Record, Value};
 
 /// The record at some moment, and the value that it names.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Image {
     pub(super) record: Record,
     pub(super) value: Arc<Value>,
@@ -31,7 +36,7 @@ pub(super) struct Image {
 }
 
 /// The one operation that may be under way.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 enum Step {
     #[default]
     Idle,
@@ -42,7 +47,7 @@ enum Step {
 }
 
 /// What a ballot on the record wants.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Attempt {
     pub(super) ballot: Ballot,
     /// The image that the value was chosen on.
@@ -52,6 +57,14 @@ pub(super) struct Attempt {
     pub(super) proposed: bool,
     /// The proposal may have been in force before this attempt.
     pub(super) tried: bool,
+}
+
+impl Attempt {
+    /// Does this image show that the change was not done? It is the very next one after what the
+    /// attempt expected, and of another ballot. Of a later image nobody knows what was before it.
+    pub(super) fn was_refused(&self, image: &Record) -> bool {
+        image.count == self.expected.count + 1 && image.bal != self.ballot
+    }
 }
 
 /// What a read of the record says beside what was known.
@@ -68,7 +81,7 @@ pub(super) enum Sight {
 }
 
 /// The record, and this node's part in it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Shared {
     image: Option<Image>,
     step: Step,

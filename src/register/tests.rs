@@ -348,6 +348,21 @@ fn a_value_left_unsettled_is_settled_after_a_while() {
 }
 
 #[test]
+fn what_an_earlier_core_of_this_node_has_begun_is_settled_at_once() {
+    let mut table = Table::new();
+    table.blocks[0] = block(3, ballot(6, 1), ballot(2, 1), value(4, 44));
+    table.read();
+    let seen = table.now;
+    assert!(table.register.poll_timeout().since(seen) <= BACKOFF.times(2));
+    table.wait();
+    assert_eq!(table.write().mbal, ballot(7, 1));
+    table.read();
+    assert_eq!(table.write().value, value(4, 44));
+    table.read();
+    assert_eq!(table.drain()[0], News::Learned(value(4, 44)));
+}
+
+#[test]
 fn a_failed_write_is_looked_for_before_anything_else_is_written() {
     for landed in [true, false] {
         let mut table = Table::recovered();

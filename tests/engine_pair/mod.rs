@@ -26,7 +26,7 @@ impl Record {
             setup,
             now,
         };
-        let tape = Tape::begin(&words, &start).expect("room for the beginning");
+        let tape = Tape::begin(&words[..], &start).expect("room for the beginning");
         Record { words, tape }
     }
 }
@@ -152,7 +152,7 @@ impl Pair {
     fn turn(&mut self, i: usize, event: Event, mut act: impl FnMut(Action)) {
         let mut record = self.records.as_mut().map(|records| &mut records[i]);
         if let Some(Record { words, tape }) = &mut record {
-            tape.event(words, self.now, &event);
+            tape.event(&words[..], self.now, &event, &self.engines[i]);
         }
         self.engines[i].handle(self.now, event);
         while let Some(action) = self.engines[i].poll_action() {
@@ -162,7 +162,7 @@ impl Pair {
             act(action);
         }
         if let Some(Record { words, tape }) = &mut record {
-            tape.done(words, &self.engines[i]);
+            tape.done(&words[..], &self.engines[i]);
         }
     }
 
@@ -202,6 +202,11 @@ impl Pair {
             | Action::Reply { .. }
             | Action::Left => {}
         }
+    }
+
+    /// The engine that runs all tasks.
+    pub(crate) fn first(&self) -> &Engine {
+        &self.engines[0]
     }
 
     /// The next frame that the second node sends, some time later; the first has had its own.

@@ -92,8 +92,10 @@ fn demo_interrupted(_: &mut Lab) -> Result<(), Trouble> {
 impl Interrupt {
     /// Starts a demonstration, interrupts it, and looks what is left.
     fn happen(&self, name: &str) -> Result<(), Trouble> {
-        let mut command = Command::new("scripts/demo");
+        // Whoever runs this in the background ignores the keyboard, and a shell cannot undo that.
+        let mut command = Command::new("env");
         command
+            .args(["--default-signal=HUP,INT,QUIT,TERM", "scripts/demo"])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .arg("--json")
             .args(self.keep.then_some("--keep"))

@@ -92,6 +92,8 @@ fn must_repeat(record: &Path, whose: &str) -> Result<Value, Trouble> {
     println!("    {whose}: {last}, {rate:.1} KiB a second");
     let many = report["events"].as_u64() > Some(100);
     must(many, format!("{whose}: few events in {report}"))?;
+    let whole = report["left_out"].as_array().is_some_and(Vec::is_empty);
+    must(whole, format!("{whose}: a part is not whole in {report}"))?;
     Ok(report)
 }
 

@@ -14,6 +14,7 @@ impl World {
         if let Some((_, strike)) = self.plan.strikes.get(index).cloned() {
             self.checks.count(strike.name());
             self.strike(strike);
+            self.judge_status();
         }
     }
 
@@ -350,10 +351,10 @@ impl World {
     }
 
     pub(crate) fn command(&mut self, i: usize, command: Command) {
-        if let Command::Move { task, .. } | Command::Start { task } | Command::Stop { task } =
-            command
+        if let Command::Move { task, to } = command
+            && let Some(asked) = self.checks.asked.get_mut(task.index())
         {
-            self.checks.asked |= 1 << task.index();
+            asked.insert(to);
         }
         self.number += 1;
         let request = self.number;

@@ -48,6 +48,7 @@ impl World {
         }
         let clock = Clock::new(&mut self.rng, self.now).shifted(self.plan.clock_shift);
         let boot = (u128::from(self.rng.next()) << 64 | u128::from(self.rng.next())).to_be_bytes();
+        self.life_is_over(i);
         let node = &mut self.nodes[i];
         node.on = true;
         node.power_life += 1;
@@ -57,6 +58,12 @@ impl World {
         node.unfit_lately = !node.fit;
         self.say(i, || "has power".into());
         self.start_daemon(i, false);
+    }
+
+    /// Another life of the node follows the one that it has led.
+    fn life_is_over(&mut self, i: usize) {
+        let life = self.nodes[i].incarnation;
+        self.lives_over.insert((life.boot, life.start), self.now);
     }
 
     // ---- the daemon: guard, core and runner together ----
@@ -114,6 +121,7 @@ impl World {
     }
 
     pub(crate) fn start_daemon(&mut self, i: usize, page_kept: bool) {
+        self.life_is_over(i);
         let now = self.now;
         let node = &mut self.nodes[i];
         node.incarnation.start += 1;
@@ -193,9 +201,12 @@ impl World {
         let setup = self.setup(i);
         let node = &mut self.nodes[i];
         node.core_life += 1;
+        node.core_began = now;
         node.epoch = 0;
         node.wake_at = u64::MAX;
         self.troubles.set(Place::Node { node: i }, false, now);
+        let heard = now + self.plan.timing.heartbeat.0;
+        self.troubles.note(Place::Node { node: i }, now, heard);
         let node = &mut self.nodes[i];
         let local = node.clock.at(now);
         let granted = setup.resumed.map_or(0, |resumed| resumed.granted);
@@ -214,6 +225,10 @@ impl World {
         self.deliver(i, In::Tick);
         for d in 0..self.disks.len() {
             self.after(2, i, Ev::DiskCycle { d, core });
+        }
+        if self.plan.files.late {
+            let delay = self.rng.skewed(self.plan.timing.heartbeat.0);
+            self.after(delay, i, Ev::FileSpeaks { core });
         }
     }
 
@@ -250,7 +265,11 @@ impl World {
             first_sequence: node.page.sequence + 1_000 * u64::from(node.page.sequence > 0),
             resumed: Some(node.resumed()),
             watchdog: true,
-            memory: node.votes.clone().map_or(Memory::Nothing, Memory::Kept),
+            memory: if self.plan.files.late {
+                Memory::Pending
+            } else {
+                node.memory()
+            },
             networks: (1 << self.plan.networks) - 1,
             fences: fences.without(node.id),
             disks: self.plan.disks as u8,
@@ -317,6 +336,10 @@ impl World {
             && let Some(since) = node.frozen_since.take()
         {
             node.clock.stood_still(now - since);
+            self.troubles.stood_still(i, since, now);
+            // Nor has it moved towards the next frame.
+            let beats = now + self.plan.timing.heartbeat.0;
+            self.troubles.note(Place::Node { node: i }, now, beats);
         }
     }
 

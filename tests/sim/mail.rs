@@ -95,10 +95,27 @@ impl World {
         let known = self.nodes[i]
             .record
             .take_if(|(number, _)| *number == record);
-        if let Some((_, block)) = known {
-            self.put_into_file(i, block);
-            let at = self.nodes[i].clock.at(self.now);
-            self.deliver(i, In::Other(Event::Kept { at }));
+        let Some((_, block)) = known else { return };
+        let at = self.nodes[i].clock.at(self.now);
+        let fails = self.plan.files.fails;
+        if fails > 0 && !self.calm && self.rng.chance(fails) {
+            self.checks.count("record not kept");
+            if self.rng.chance(500) {
+                self.put_into_file(i, block);
+            }
+            let reason = "no space left".to_owned();
+            return self.deliver(i, In::Other(Event::KeepFailed { at, reason }));
+        }
+        self.put_into_file(i, block);
+        self.deliver(i, In::Other(Event::Kept { at }));
+    }
+
+    /// A core that was started before its file was read is told now what stands there.
+    pub(crate) fn file_speaks(&mut self, i: usize, core: u64) {
+        if self.nodes[i].core_life == core {
+            let memory = self.nodes[i].memory();
+            let trouble = None;
+            self.deliver(i, In::Other(Event::Remembered { memory, trouble }));
         }
     }
 

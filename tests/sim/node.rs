@@ -7,7 +7,7 @@ use standfast::engine::{Engine, Event, Resumed};
 use standfast::frame::Frame;
 use standfast::model::{Incarnation, NodeId};
 use standfast::node::guard::rule::Rule;
-use standfast::register::{Block, DISKS_MAX, Seen};
+use standfast::register::{Block, DISKS_MAX, Memory, Seen};
 use standfast::time::Instant;
 
 use crate::clock::Clock;
@@ -120,6 +120,8 @@ pub(crate) struct Node {
     pub(crate) incarnation: Incarnation,
     pub(crate) engine: Option<Engine>,
     pub(crate) inbox: VecDeque<In>,
+    /// When its core began.
+    pub(crate) core_began: u64,
     pub(crate) core_paused_until: u64,
     /// A virtual machine that is paused, clock and all.
     pub(crate) frozen_since: Option<u64>,
@@ -181,6 +183,7 @@ impl Node {
             incarnation: Incarnation::default(),
             engine: None,
             inbox: VecDeque::new(),
+            core_began: 0,
             core_paused_until: 0,
             frozen_since: None,
             guard: None,
@@ -230,6 +233,11 @@ impl Node {
         self.page.granted & (1 << task) != 0 && self.clock.at(now) < self.page.lease_deadline
     }
 
+    /// What its file says of its own votes.
+    pub(crate) fn memory(&self) -> Memory {
+        self.votes.clone().map_or(Memory::Nothing, Memory::Kept)
+    }
+
     pub(crate) fn resumed(&self) -> Resumed {
         Resumed {
             lease_deadline: self.page.lease_deadline,
@@ -250,4 +258,12 @@ impl Node {
     pub(crate) fn guard_paused(&self, now: u64) -> bool {
         now < self.guard_paused_until
     }
+}
+
+/// The engine as it is when it was written down and read back: the same in everything.
+pub(crate) fn reread(engine: &Engine) -> Engine {
+    let written = postcard::to_allocvec(engine).expect("everything can be written");
+    let read: Engine = postcard::from_bytes(&written).expect("what was written can be read");
+    assert!(read == *engine && read.makes_sense(), "something is lost");
+    read
 }

@@ -116,6 +116,8 @@ pub(crate) struct Plan {
     pub(crate) fences: Option<Fences>,
     /// The register is changed by compare-and-write, not by Disk Paxos.
     pub(crate) compare_and_write: bool,
+    /// What is wrong with the files in which nodes keep their votes.
+    pub(crate) files: Files,
     /// Mean time between two faults.
     pub(crate) pace: u64,
     /// Length of the phase in which things go wrong.
@@ -139,6 +141,15 @@ pub(crate) struct Plan {
     pub(crate) jitter: u64,
 }
 
+/// How the nodes' own files behave.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Files {
+    /// A core is told what stands there only some time after it has started.
+    pub(crate) late: bool,
+    /// Per mille of writes that fail, done or not.
+    pub(crate) fails: u64,
+}
+
 impl Plan {
     /// A quiet cluster for a directed test.
     pub(crate) fn calm(nodes: usize, tasks: usize, detect_ms: u64) -> Plan {
@@ -157,6 +168,7 @@ impl Plan {
             reservations: false,
             fences: None,
             compare_and_write: false,
+            files: Files::default(),
             pace: u64::MAX / 4,
             faults_end: u64::MAX / 2,
             loss: 0,
@@ -219,6 +231,11 @@ impl Plan {
         // With chance of its own: a run without devices is what it would be if there were none.
         let mut own = Rng::new(rng.clone().next());
         plan.fences = own.chance(300).then(|| fences(&plan, &mut own));
+        let mut own = Rng::new(!rng.clone().next());
+        plan.files = Files {
+            late: own.chance(300),
+            fails: own.pick(&[0, 0, 50, 300]),
+        };
         // By a coin of its own: all else is the same with either medium.
         let mut coin = rng.clone();
         plan.compare_and_write = coin.chance(300);

@@ -229,20 +229,24 @@ impl World {
         }
     }
 
-    /// One bit of the record is not what it was.
+    /// One bit of the record is not what it was, or one of the block that it names.
     pub(crate) fn garble_record(&mut self, read: &mut Read) {
-        let Some(RecordSeen::Good(record, _)) = &read.record else {
+        let Some(RecordSeen::Good(record, _)) = read.record else {
             return;
         };
         let writer = (NodeId::new(1).expect("1 is a node"), Incarnation::default());
         let mut bytes = [0; RECORD_LEN];
-        encode_record(&[9; 16], record, writer, &self.keys.own, &mut bytes);
+        encode_record(&[9; 16], &record, writer, &self.keys.own, &mut bytes);
         let bit = self.rng.below(RECORD_LEN as u64 * 8) as usize;
         bytes[bit / 8] ^= 1 << (bit % 8);
         let decoded = decode_record(&[9; 16], &bytes, &self.keys.own);
         let rule = s9::refused(&format!("a record with bit {bit} changed"), decoded);
         self.is_outside(rule.map(|_| ()));
         self.checks.count("refused record");
-        read.record = Some(RecordSeen::Damaged);
+        read.record = Some(if bit.is_multiple_of(3) {
+            RecordSeen::ValueLost(record)
+        } else {
+            RecordSeen::Damaged
+        });
     }
 }

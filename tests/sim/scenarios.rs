@@ -1,5 +1,8 @@
 //! Directed runs: one fault each, in a cluster that is otherwise quiet, and what must come of it.
 
+mod narrow;
+mod rare;
+
 use standfast::engine::{Command, Event};
 use standfast::model::TaskIndex;
 use standfast::register::DISKS_MAX;

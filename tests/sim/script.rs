@@ -3,6 +3,7 @@
 //! ```text
 //! seed 3                                    another chance than 1; before everything else
 //! tasks write under reservations            the array enforces them; before everything else
+//! disk compares and writes                  so the register is a record; before everything else
 //! at 2s power-off a                         at this moment of the story
 //! after 100ms cut link 0                    so long after the line before
 //! expect t on b within 500ms                from now on at the latest then
@@ -77,6 +78,7 @@ pub(crate) struct Line {
 pub(crate) struct Script {
     pub(crate) seed: u64,
     pub(crate) reservations: bool,
+    pub(crate) compare_and_write: bool,
     pub(crate) lines: Vec<Line>,
 }
 
@@ -113,6 +115,7 @@ impl Script {
                 [] => {}
                 ["seed", seed] => script.seed = seed.parse().map_err(|_| "a seed is a number")?,
                 ["tasks", "write", "under", "reservations"] => script.reservations = true,
+                ["disk", "compares", "and", "writes"] => script.compare_and_write = true,
                 [moment @ .., "power-on", "all"] => {
                     for (index, node) in config.nodes().iter().enumerate() {
                         let name = node.name.as_str();

@@ -32,7 +32,7 @@ fn folders() -> Vec<PathBuf> {
 }
 
 /// The cluster of a configuration, quiet.
-fn plan(config: &Config, reservations: bool) -> Plan {
+fn plan(config: &Config, script: &Script) -> Plan {
     let (nodes, tasks) = (config.nodes().len(), config.tasks().len());
     let networks = config.links().iter();
     let networks = networks.filter(|link| matches!(link.kind, LinkKind::Ethernet { .. }));
@@ -54,7 +54,8 @@ fn plan(config: &Config, reservations: bool) -> Plan {
     Plan {
         networks: networks.count(),
         names,
-        reservations,
+        reservations: script.reservations,
+        compare_and_write: script.compare_and_write,
         fences: fenced.then_some(Fences {
             required,
             fails: 0,
@@ -94,6 +95,7 @@ impl World {
         match act {
             Act::Strike(strike) => {
                 self.strike(strike.clone());
+                self.judge_status();
                 Ok(())
             }
             Act::Expect(condition, within) => {
@@ -121,7 +123,7 @@ impl World {
 
 /// Plays a script; the log, and what went wrong.
 fn play(config: &Config, script: &Script) -> (Vec<String>, Result<(), String>) {
-    let plan = plan(config, script.reservations);
+    let plan = plan(config, script);
     let mut world = World::new(plan, Rng::new(script.seed), false);
     world.task_nodes = config
         .tasks()
@@ -140,6 +142,7 @@ fn play(config: &Config, script: &Script) -> (Vec<String>, Result<(), String>) {
             line.text
         );
         world.run_until(end);
+        world.judge_status();
         if let Err(error) = world.act(&line.act, &line.text) {
             world.tell(None, |_| format!("! {error}"));
             return (world.log.story.take().unwrap_or_default(), Err(error));

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::fencing::Agent;
 use crate::log::{Log, record_words, reply_words};
-use crate::node::{In, Node, SOCKET_MAX};
+use crate::node::{In, Node, SOCKET_MAX, reread};
 use crate::plan::Plan;
 use crate::reservation::Unit;
 use crate::rng::Rng;
@@ -43,6 +43,9 @@ pub(crate) enum Ev {
     },
     RecordEnds {
         record: u64,
+    },
+    FileSpeaks {
+        core: u64,
     },
     Drain {
         core: u64,
@@ -196,6 +199,8 @@ pub(crate) struct World {
     pub(crate) old_frames: Vec<(usize, usize, Rc<Frame>)>,
     /// Packets likewise.
     pub(crate) old_packets: VecDeque<(usize, usize, Rc<Packet>)>,
+    /// When each life that is over was followed by another, by boot and start.
+    pub(crate) lives_over: BTreeMap<([u8; 16], u32), u64>,
     /// Until when each network holds its frames back.
     pub(crate) clogged_until: Vec<u64>,
     /// Agents on their way, by runner and node to be switched off.
@@ -209,6 +214,8 @@ pub(crate) struct World {
     pub(crate) checks: Checks,
     pub(crate) task_nodes: Vec<Vec<NodeId>>,
     pub(crate) turns: u64,
+    /// Every so many turns an engine is written down and read back; 0: never.
+    pub(crate) reread_every: u64,
     pub(crate) logging: bool,
     pub(crate) log: Log,
 }
@@ -273,9 +280,11 @@ impl World {
             cuts: BTreeMap::new(),
             old_frames: Vec::new(),
             old_packets: VecDeque::new(),
+            lives_over: BTreeMap::new(),
             calm: false,
             task_nodes,
             turns: 0,
+            reread_every: 0,
             logging,
             log: Log::default(),
         }
@@ -345,6 +354,7 @@ impl World {
                 packet,
             } => self.packet(i, power, link, &packet),
             Ev::RecordEnds { record } => self.record_ends(i, record),
+            Ev::FileSpeaks { core } => self.file_speaks(i, core),
             Ev::Drain { core, link } => self.drain(i, core, link),
             Ev::DiskCycle { d, core } => self.disk_cycle(i, d, core),
             Ev::Sample { d, read, late } => self.sample(i, d, read, late),
@@ -459,12 +469,13 @@ impl World {
             In::WriteEnded { disk, fails: false } => {
                 self.turn(i, Event::DiskWritten { disk, at: now });
             }
+            In::Other(Event::Packet { link, packet }) => self.hears_packet(i, link, packet),
             In::Other(event) => self.turn(i, event),
         }
     }
 
     /// One turn of the engine, the page, then what it wants done.
-    fn turn(&mut self, i: usize, event: Event) {
+    pub(crate) fn turn(&mut self, i: usize, event: Event) {
         self.turns += 1;
         let node = &mut self.nodes[i];
         let now = node.clock.at(self.now);
@@ -485,6 +496,9 @@ impl World {
         let mut actions = Vec::new();
         while let Some(action) = engine.poll_action() {
             actions.push(action);
+        }
+        if self.turns.is_multiple_of(self.reread_every) {
+            *engine = reread(engine);
         }
         if shortened {
             self.ring_guard(i);

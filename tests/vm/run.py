@@ -16,18 +16,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import contention
 import scenarios
+import variants
 from rig.cluster import Cluster, Settings, make_images
 from rig.image import ROOT
 
 
+ALL = [*scenarios.ALL, *contention.ALL, *variants.ALL]
+
+
 def main():
     options = parse()
-    chosen = [one for one in scenarios.ALL if not options.names or one.__name__ in options.names]
-    unknown = set(options.names) - {one.__name__ for one in scenarios.ALL}
+    chosen = [one for one in ALL if not options.names or one.__name__ in options.names]
+    unknown = set(options.names) - {one.__name__ for one in ALL}
     if unknown:
         sys.exit(f"run.py: there is no scenario {', '.join(sorted(unknown))}; there are: "
-                 + ", ".join(one.__name__ for one in scenarios.ALL))
+                 + ", ".join(one.__name__ for one in ALL))
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     clear_leftovers()
     place = ROOT / "target" / "vm"

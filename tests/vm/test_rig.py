@@ -9,8 +9,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from rig.audit import BLOCK, MAGIC, Stamp, decode, judge
 from rig.client import Answer, Client
+from rig.contest import WON, Counter, crc32c, judge_contest, judge_histories
 from rig.image import Archive
-from rig.proxy import Event, Pdu, lie, round_trips
+from rig.filesystem import PARTITION, SECTOR, table
+from rig.proxy import ABORTED, Event, Loss, Pdu, lie, round_trips
 
 SIZE = 16
 
@@ -107,7 +109,81 @@ class Proxy(unittest.TestCase):
         self.assertEqual((data[3], int.from_bytes(data[5:8], "big"), len(data)), (2, 20, 68))
 
 
+class Losses(unittest.TestCase):
+    def test_one_of_so_many_that_were_done_is_lost(self):
+        loss = Loss(lambda event: event.operation == 0x89, 3, ABORTED)
+        taken = []
+        for number in range(12):
+            event = Event(bytes([0x89 if number % 2 else 0x28]) + bytes(15))
+            event.status = 0
+            taken.append(loss.takes(event))
+        self.assertEqual([at for at, one in enumerate(taken) if one], [5, 11])
+        self.assertEqual(len(loss.lost), 2)
+
+    def test_what_was_refused_is_never_lost(self):
+        loss, event = Loss(lambda event: True, 1), Event(bytes(16))
+        event.status = 2
+        self.assertFalse(loss.takes(event))
+
+
+class Contest(unittest.TestCase):
+    BEFORE = Counter(5, {1: 5})
+    AFTER = Counter(35, {1: 5, 2: 10, 3: 20})
+
+    def judge(self, after=AFTER, won=(20, 10), verdict="proved", done=30):
+        reports = [{"won": count, "verdict": verdict} for count in won]
+        return judge_contest(self.BEFORE, after, reports, done)
+
+    def test_one_winner_each_is_clean(self):
+        self.assertEqual(self.judge(), [])
+
+    def test_two_winners_of_one_change_are_found(self):
+        self.assertEqual(self.judge(done=31),
+                         ["the array has done 31 changes, and the block counts 30"])
+
+    def test_a_contender_that_counts_otherwise_is_found(self):
+        self.assertIn("they have won [10, 21]", self.judge(won=(21, 10))[0])
+
+    def test_a_sum_that_is_none_is_found(self):
+        self.assertTrue(self.judge(after=Counter(35, {1: 5, 2: 10, 3: 19})))
+
+    def test_a_contest_that_proves_nothing_is_told(self):
+        self.assertTrue(self.judge(verdict="not-contended"))
+
+    def test_the_checksum_is_that_of_the_standard(self):
+        self.assertEqual(crc32c(b"123456789"), 0xE3069283)
+
+
+class Histories(unittest.TestCase):
+    def entry(self, epoch, outcome="", won=True):
+        evidence = [f"{WON} 12.0 ms"] if won else []
+        return {"epoch": epoch, "evidence": evidence, "outcome": outcome}
+
+    def test_one_winner_of_each_epoch_is_clean(self):
+        told = {"a": [self.entry(3), self.entry(4), self.entry(6)], "b": [self.entry(5)]}
+        self.assertEqual(judge_histories(told, 3, 6), [])
+
+    def test_two_winners_are_found(self):
+        told = {"a": [self.entry(4)], "b": [self.entry(4)]}
+        self.assertEqual(judge_histories(told, 3, 4), ["epoch 4 was won by ['a', 'b']"])
+
+    def test_a_change_that_was_done_and_taken_for_lost_is_found(self):
+        lost = self.entry(5, "move lost to another node's change", won=False)
+        told = {"a": [lost], "b": [self.entry(5)]}
+        self.assertIn("nobody says to have won the epochs [4]", judge_histories(told, 3, 5)[0])
+
+    def test_a_change_that_is_said_to_be_unclear_is_clean(self):
+        lost = self.entry(5, "move lost to an unclear try", won=False)
+        self.assertEqual(judge_histories({"a": [lost], "b": [self.entry(5)]}, 3, 5), [])
+
+
 class Image(unittest.TestCase):
+    def test_a_table_names_its_partition(self):
+        data = table(PARTITION // SECTOR, 100)
+        self.assertEqual((len(data), data[510:]), (SECTOR, b"\x55\xaa"))
+        self.assertEqual(data[454:462], (2048).to_bytes(4, "little") + (100).to_bytes(4, "little"))
+
+
     def test_an_archive_can_be_unpacked(self):
         archive = Archive()
         archive.add("/a/b", b"text")

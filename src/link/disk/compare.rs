@@ -13,7 +13,7 @@ use standfast_sys::disk::{DirectDisk, Sectors};
 use standfast_sys::scsi::{CommandError, Compared as Answer, ScsiPath};
 
 use crate::register::Compared;
-use crate::storage::area::{CompareAndWrite, FAKES};
+use crate::storage::area::{CompareAndWrite, DOUBTFUL, FAKES};
 
 /// After this the kernel aborts a command; it may be done all the same. Arrays that take longer
 /// have lost the race for the lease anyway.
@@ -61,6 +61,7 @@ pub struct LogicalUnit {
     /// Bytes of a logical block.
     block: usize,
     data: Sectors,
+    doubt: Option<&'static str>,
 }
 
 impl LogicalUnit {
@@ -91,6 +92,8 @@ impl LogicalUnit {
         if path.block_limits(TIMEOUT)?.compare_and_write_blocks == 0 {
             return Err(CannotCompare::NotOffered);
         }
+        let mut doubtful = DOUBTFUL.iter();
+        let doubt = doubtful.find(|(vendor, _)| standard.vendor.trim() == *vendor);
         let block = path.capacity(TIMEOUT)?.block_bytes as usize;
         let start = partition_start(&node).map_err(CannotCompare::Unknown)?;
         Ok(LogicalUnit {
@@ -98,7 +101,14 @@ impl LogicalUnit {
             start,
             block,
             data: Sectors::new(2 * block),
+            doubt: doubt.map(|(_, why)| *why),
         })
+    }
+
+    /// Why a person should ask for it first, for a target among [`DOUBTFUL`].
+    #[must_use]
+    pub fn doubt(&self) -> Option<&'static str> {
+        self.doubt
     }
 }
 

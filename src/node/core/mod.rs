@@ -38,7 +38,7 @@ use crate::time::{Instant, Span};
 use keep::Keep;
 use port::{Port, Request};
 use recorder::Recorder;
-pub use recorder::{PlaceError, check_place};
+pub use recorder::{PlaceError, RECORD_MIB_MAX, RECORD_MIB_MIN, check_place};
 pub use start::StartError;
 
 /// Events that may wait for the engine, some hundred kilobytes of locked memory. Links drop frames
@@ -149,7 +149,7 @@ impl Core {
     fn turn(&mut self, event: Event) {
         let now = now();
         if let Some(recorder) = &mut self.recorder {
-            recorder.event(now, &event);
+            recorder.event(now, &event, &self.engine);
         }
         self.engine.handle(now, event);
         self.publish();
@@ -162,7 +162,7 @@ impl Core {
         self.end_of_turn(now);
     }
 
-    /// What a recorder wants to know last. One that is full is told about once.
+    /// What a recorder wants to know last. That it can go on no longer is told once.
     fn end_of_turn(&mut self, now: Instant) {
         let Some(recorder) = &mut self.recorder else {
             return;

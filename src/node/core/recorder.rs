@@ -4,6 +4,8 @@
 //! asked of the kernel afterwards, no disk is ever waited for, and whoever opens the file sees what
 //! this process wrote, however it ended. A reboot or a power cut ends it. A file on a disk would
 //! not do: the kernel makes the writer of a mapped page wait while it writes that page back.
+//!
+//! The file holds the newest stretch of this life, as long as fits; see [`record`](crate::record).
 
 use std::fs;
 use std::io;
@@ -15,11 +17,17 @@ use standfast_sys::Failed;
 use standfast_sys::sharedpage::SharedPage;
 
 use crate::engine::{Action, Class, Engine, Event, Record, Setup};
-use crate::record::{Start, Tape, TooSmall};
+use crate::record::{Start, Tape, TooSmall, WORDS_MIN};
 use crate::time::Instant;
 
 /// Words of a mebibyte.
 const MIB_WORDS: usize = (1 << 20) / size_of::<u64>();
+
+/// Least size of a record in mebibytes: the largest cluster's engine fits twice into each part.
+pub const RECORD_MIB_MIN: u32 = WORDS_MIN.div_ceil(MIB_WORDS) as u32;
+
+/// Largest size, for it is locked memory.
+pub const RECORD_MIB_MAX: u32 = 1024;
 
 /// Why a record cannot lie where it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +74,7 @@ pub(super) enum RecorderError {
     #[error(transparent)]
     Make(#[from] Failed),
     /// The configuration alone fills it.
-    #[error("the record is too small")]
+    #[error("the record is too small; use --record-mib {RECORD_MIB_MIN} or more")]
     TooSmall(#[from] TooSmall),
 }
 
@@ -99,9 +107,8 @@ fn before(record: &Path) -> PathBuf {
 pub(super) struct Recorder {
     page: SharedPage,
     tape: Tape,
-    begun: Instant,
     path: PathBuf,
-    /// Was it told that the record is full?
+    /// Was it told that recording has ended?
     told: bool,
 }
 
@@ -132,15 +139,14 @@ impl Recorder {
         Ok(Recorder {
             page,
             tape,
-            begun: now,
             path: path.to_owned(),
             told: false,
         })
     }
 
     /// The engine is about to be told this.
-    pub(super) fn event(&mut self, now: Instant, event: &Event) {
-        self.tape.event(self.page.words(), now, event);
+    pub(super) fn event(&mut self, now: Instant, event: &Event, engine: &Engine) {
+        self.tape.event(self.page.words(), now, event, engine);
     }
 
     /// The engine wants this done.
@@ -148,26 +154,25 @@ impl Recorder {
         self.tape.action(action);
     }
 
-    /// The turn is over. Gives what the history is to say when the record has become full.
+    /// The turn is over. Gives what the history is to say when recording has ended.
     pub(super) fn done(&mut self, now: Instant, engine: &Engine) -> Option<Record> {
         self.tape.done(self.page.words(), engine);
         if self.told || !self.tape.is_full() {
             return None;
         }
         self.told = true;
-        let seconds = now.since(self.begun).as_ms() / 1_000;
         Some(Record {
             at: now,
             epoch: engine.view().epoch,
-            class: Class::Info,
+            class: Class::Warning,
             task: None,
             node: None,
-            trigger: "the record of the run is full".into(),
+            trigger: "the record of the run has no room for what came now".into(),
             evidence: Vec::new(),
             rule: String::new(),
             rejected: Vec::new(),
             outcome: format!(
-                "{} holds the first {seconds} s of this core; recording has ended",
+                "recording has ended; {} holds what was before, a larger --record-mib holds more",
                 self.path.display()
             ),
         })
@@ -223,7 +228,7 @@ mod tests {
                 class: Class::Info,
                 text: note.to_owned(),
             });
-            recorder.event(now, &event);
+            recorder.event(now, &event, &engine);
             engine.handle(now, event);
             while let Some(action) = engine.poll_action() {
                 recorder.action(&action);
@@ -241,7 +246,7 @@ mod tests {
         while let Some(turn) = replay.turn().unwrap() {
             same += u32::from(turn.verdict == Verdict::Same);
         }
-        (replay.start().setup.incarnation.start, same, replay.end())
+        (replay.setup().incarnation.start, same, replay.end())
     }
 
     #[test]
@@ -259,17 +264,33 @@ mod tests {
     }
 
     #[test]
-    fn a_full_record_is_told_once_and_stays_as_it_is() {
+    fn a_record_goes_on_for_ever_and_holds_the_newest_turns() {
         let directory = tempfile::tempdir_in("/dev/shm").unwrap();
         let path = directory.path().join("record");
-        let told = life(&path, 1, 200, &"x".repeat(10_000));
+        assert!(life(&path, 1, 400, &"x".repeat(10_000)).is_empty());
+        let (_, same, end) = played(&path);
+        assert!((70..110).contains(&same), "{same}");
+        assert_eq!(end, Some(End::Open));
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(bytes.len(), 1 << 20);
+        let mut replay = Replay::open(&bytes).unwrap();
+        let mut last = 0;
+        while let Some(turn) = replay.turn().unwrap() {
+            last = turn.number;
+        }
+        assert_eq!((last, replay.checkpoints()), (400, 3));
+    }
+
+    #[test]
+    fn what_no_record_has_room_for_ends_it_and_is_told_once() {
+        let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = directory.path().join("record");
+        let told = life(&path, 1, 3, &"x".repeat(300_000));
         let [record] = &told[..] else {
             panic!("{told:?}");
         };
-        assert!(record.outcome.contains("holds the first 1 s"), "{record:?}");
-        let (_, same, end) = played(&path);
-        assert!((90..110).contains(&same), "{same}");
-        assert_eq!(end, Some(End::Full));
+        assert!(record.outcome.contains("recording has ended"), "{record:?}");
+        assert_eq!(played(&path), (1, 0, Some(End::Full)));
     }
 
     #[test]

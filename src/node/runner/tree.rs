@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::config::{ObjectConfig, TaskConfig};
 use crate::engine::{Failure, Found};
 use crate::model::TaskIndex;
-use crate::object::{Context, Object, ObjectError, Probe, Urgency, sentence};
+use crate::object::{Context, Object, ObjectError, Probe, Urgency, Watched, sentence};
 
 /// How long an object took.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,6 +131,22 @@ impl Tree {
             reason,
             stopped: left.is_none(),
         })
+    }
+
+    /// What is wrong with those that the object at this position stands upon: the first that is not
+    /// fine, and its name.
+    pub(super) fn footing(
+        &mut self,
+        position: usize,
+        context: &Context<'_>,
+    ) -> Option<(String, Watched)> {
+        let step = self.leaves[position].step;
+        let below = self.leaves.iter_mut().filter(|leaf| leaf.step < step);
+        let mut asked = below.map(|leaf| {
+            let deadline = Instant::now() + leaf.start_max;
+            (leaf.name.clone(), leaf.object.footing(context, deadline))
+        });
+        asked.find(|(_, watched)| *watched != Watched::Fine)
     }
 
     /// Stops every object, the last step first. An object that cannot be stopped keeps nothing

@@ -461,6 +461,21 @@ impl Worker {
             if !self.permit.may_run(self.task) {
                 return self.lose(name.to_owned(), format!("{reason}; the lease is gone"));
             }
+            let footing = |tree: &mut Tree, context: &Context<'_>| tree.footing(position, context);
+            match self.with_context(&cancel, footing) {
+                Some((below, Watched::Evicted { reason: gone })) => {
+                    self.note(Class::Warning, format!("{name}: {reason}"));
+                    return self.evict(below, gone);
+                }
+                Some((below, Watched::Lost { reason: gone })) => {
+                    return self.lose(below, format!("{gone}; {name}: {reason}"));
+                }
+                Some((_, Watched::Fine | Watched::Note { .. } | Watched::Broken { .. })) | None => {
+                }
+            }
+            if cancel.is_raised(Urgency::Stop) {
+                return;
+            }
             let Some(number) = self.budget.take(Instant::now()) else {
                 let used = format!("{reason}; {attempts} restarts within {window} are used up");
                 return self.lose(name.to_owned(), used);

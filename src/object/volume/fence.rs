@@ -4,29 +4,30 @@
 //! raise   the disk has the right name -> taken -> watched by a thread of its own
 //! adopt   the key of an earlier life of this process -> watched
 //! told    what the thread has seen; an eviction ends the task
+//! ask     is it still this node's, right now?
 //! rest    not watched any more; the reservation stays for the heir to take over
+//! online  a disk that was taken from everybody here is given back, once nothing is mounted
 //! ```
 //! The key is kept in a file of the run directory, so that a runner that was restarted goes on with
 //! it.
 
-use std::collections::VecDeque;
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
-use parking_lot::{Condvar, Mutex};
 use standfast_sys::scsi::Identity;
 
 use super::spec::Spec;
+use super::watching::{Asked, Watching};
 use crate::engine::Class;
 use crate::model::{NodeId, TaskIndex};
+use crate::object::aside::Aside;
 use crate::object::{BuildContext, Context, ObjectError, Urgency, Watched};
 use crate::storage::reservation::{
-    Bounds, Claim, ClusterTag, Found, Key, KeyEpoch, ReservedVolume, TakeError, VolumeError,
+    Bounds, Claim, ClusterTag, Key, KeyEpoch, ReservedVolume, TakeError, VolumeError, bring_online,
+    is_offline,
 };
 
 /// Shortest and longest time for one round trip to a disk, whatever `detect` is.
@@ -35,11 +36,8 @@ const PATIENCE: (Duration, Duration) = (Duration::from_millis(500), Duration::fr
 /// Polls in a `detect`: an eviction is seen within a heartbeat.
 const POLLS: u32 = 10;
 
-/// Most findings that wait for the worker; the oldest goes first, an eviction is the last.
-const FOUND_MAX: usize = 64;
-
-/// How long a poll that is under way is waited for when the watch ends.
-const REST_MAX: Duration = Duration::from_secs(2);
+/// Between two questions whose disk it is.
+const ASK_AGAIN: Duration = Duration::from_millis(10);
 
 /// The reservation of one volume, or at least the name that its disk must have.
 pub(super) struct Fence {
@@ -53,26 +51,11 @@ pub(super) struct Fence {
     period: Duration,
     patience: Duration,
     key_file: PathBuf,
+    detect: Duration,
+    /// How a disk that was taken offline is brought back.
+    offline_file: PathBuf,
+    aside: Aside<io::Result<()>>,
     watch: Option<Watching>,
-}
-
-/// A thread that watches.
-struct Watching {
-    shared: Arc<Shared>,
-    thread: JoinHandle<()>,
-}
-
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
-    bell: EventFd,
-}
-
-#[derive(Default)]
-struct State {
-    ending: bool,
-    ended: bool,
-    found: VecDeque<(String, Found)>,
 }
 
 impl Fence {
@@ -93,6 +76,9 @@ impl Fence {
             period: detect / POLLS,
             patience: detect.clamp(PATIENCE.0, PATIENCE.1),
             key_file: context.directory.join(format!("{name}.key")),
+            detect,
+            offline_file: context.directory.join(format!("{name}.offline")),
+            aside: Aside::new(),
             watch: None,
         })
     }
@@ -117,6 +103,7 @@ impl Fence {
             node: self.node,
             epoch: KeyEpoch::new(context.epoch),
         };
+        self.bring_online(deadline)?;
         if !self.reserved {
             ReservedVolume::check_name(self.claim(own), self.patience)?;
             return Ok(());
@@ -150,6 +137,10 @@ impl Fence {
         if !self.reserved || self.watch.is_some() {
             return Ok(());
         }
+        if self.is_offline() {
+            let device = self.device.display().to_string();
+            return Err(ObjectError::Fenced { device });
+        }
         let own = match self.kept_key() {
             Some(own) => own,
             None => self.key_on_disk()?,
@@ -180,134 +171,74 @@ impl Fence {
     }
 
     fn watch(&mut self, volume: ReservedVolume) -> Result<(), ObjectError> {
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let event = EventFd::from_flags(flags).map_err(std::io::Error::from);
-        let bell = event.map_err(ObjectError::file("create an event for a reservation"))?;
-        let shared = Arc::new(Shared {
-            state: Mutex::new(State::default()),
-            changed: Condvar::new(),
-            bell,
-        });
-        let (mine, period) = (Arc::clone(&shared), self.period);
-        // The kernel shows 15 bytes of a thread's name.
-        let thread = thread::Builder::new()
-            .name(format!("keep {}", self.name))
-            .spawn(move || mine.keep(volume, period))
-            .map_err(ObjectError::file("start the thread of a reservation"))?;
-        self.watch = Some(Watching { shared, thread });
+        let kept = self.offline_file.clone();
+        self.watch = Some(Watching::begin(&self.name, volume, self.period, kept)?);
         Ok(())
     }
 
     /// Readable while there is something to tell.
     pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.watch.as_ref().map(|watch| watch.shared.bell.as_fd())
+        self.watch.as_ref().map(Watching::descriptor)
     }
 
     /// What was seen, one thing at a time.
     pub(super) fn told(&mut self) -> Option<Watched> {
-        let watch = self.watch.as_ref()?;
-        let mut state = watch.shared.state.lock();
-        let next = state.found.pop_front();
-        if state.found.is_empty() {
-            let _ = watch.shared.bell.read();
+        self.watch.as_ref()?.told()
+    }
+
+    /// Asks the disk now whether it is still this node's, as often as is needed for an answer and
+    /// at most for a `detect`.
+    pub(super) fn ask(&self, context: &Context<'_>, deadline: Instant) -> Watched {
+        let Some(watch) = &self.watch else {
+            return Watched::Fine;
+        };
+        let deadline = deadline.min(Instant::now() + self.detect);
+        loop {
+            match watch.ask(deadline) {
+                Asked::Ours => return Watched::Fine,
+                Asked::Evicted(reason) => return Watched::Evicted { reason },
+                Asked::Silent if Instant::now() < deadline => {}
+                Asked::Silent => {
+                    let device = self.device.display();
+                    let reason = format!("{device} does not say whose it is");
+                    return Watched::Lost { reason };
+                }
+            }
+            if context.pause(ASK_AGAIN, Urgency::Stop).is_err() {
+                return Watched::Fine;
+            }
         }
-        next.map(|(disk, found)| tell(&disk, &found))
     }
 
     /// Ends the watch and leaves the reservation. A poll that hangs ends by itself.
     pub(super) fn rest(&mut self, deadline: Instant) {
-        let Some(watch) = self.watch.take() else {
-            return;
-        };
-        let until = deadline.min(Instant::now() + REST_MAX);
-        let mut state = watch.shared.state.lock();
-        state.ending = true;
-        watch.shared.changed.notify_all();
-        while !state.ended {
-            if watch
-                .shared
-                .changed
-                .wait_until(&mut state, until)
-                .timed_out()
-            {
-                return;
-            }
+        if let Some(watch) = self.watch.take() {
+            watch.end(deadline);
         }
-        drop(state);
-        let _ = watch.thread.join();
+    }
+
+    /// Was the disk taken from everybody on this node?
+    pub(super) fn is_offline(&self) -> bool {
+        is_offline(&self.offline_file)
+    }
+
+    /// Gives it back, now that nothing on this node has anything left to write to it.
+    pub(super) fn bring_online(&mut self, deadline: Instant) -> Result<(), ObjectError> {
+        if !self.is_offline() {
+            return Ok(());
+        }
+        let kept = self.offline_file.clone();
+        let what = || format!("bring {} online again", self.device.display());
+        match self.aside.call(deadline, move || bring_online(&kept)) {
+            Ok(done) => done.map_err(ObjectError::file(what())),
+            Err(_) => Err(ObjectError::late(format!("did not {}", what()))),
+        }
     }
 }
 
 /// A watch must not outlive the object: it would go on registering paths.
 impl Drop for Fence {
     fn drop(&mut self) {
-        self.rest(Instant::now() + REST_MAX);
+        self.rest(Instant::now());
     }
-}
-
-impl Shared {
-    fn keep(&self, mut volume: ReservedVolume, period: Duration) {
-        loop {
-            let begun = Instant::now();
-            let found = volume.poll();
-            let evicted = found
-                .iter()
-                .any(|(_, found)| matches!(found, Found::Evicted { .. }));
-            let mut state = self.state.lock();
-            for one in found {
-                if state.found.len() == FOUND_MAX {
-                    state.found.pop_front();
-                }
-                state.found.push_back(one);
-                // A full counter is readable already, which is all that is wanted of it.
-                let _ = self.bell.write(1);
-            }
-            while !state.ending && !evicted && Instant::now() < begun + period {
-                self.changed.wait_until(&mut state, begun + period);
-            }
-            if state.ending || evicted {
-                state.ended = true;
-                self.changed.notify_all();
-                return;
-            }
-        }
-    }
-}
-
-fn tell(disk: &str, found: &Found) -> Watched {
-    let (class, text) = match found {
-        Found::Evicted { by: Some(by) } => {
-            let reason = format!("fenced: {disk} has been taken over with key {by}");
-            return Watched::Evicted { reason };
-        }
-        Found::Evicted { by: None } => {
-            let reason = format!("fenced: {disk} is not registered for this node any more");
-            return Watched::Evicted { reason };
-        }
-        Found::Stripped => (
-            Class::Major,
-            format!("the reservation of {disk} was gone, though nobody had taken it; it is back"),
-        ),
-        Found::PathLost { path, why } => (
-            Class::Warning,
-            format!("the path {path} to {disk} does not answer: {why}"),
-        ),
-        Found::PathBack { path } => (
-            Class::Notice,
-            format!("the path {path} to {disk} answers again"),
-        ),
-        Found::Registered { path } => (
-            Class::Warning,
-            format!("the path {path} to {disk} was not registered; it is now"),
-        ),
-        Found::Removed { key } => (
-            Class::Warning,
-            format!("removed a registration of {disk} that is out of date: {key}"),
-        ),
-        Found::Stranger { key } => (
-            Class::Major,
-            format!("{disk} is registered by somebody else too: {key}"),
-        ),
-    };
-    Watched::Note { class, text }
 }

@@ -1,8 +1,8 @@
 //! `volume`: a file system on a shared block device, mounted where its task runs.
 //!
 //! ```text
-//! start   device there -> not mounted elsewhere -> (disk reserved) -> directory -> (check)
-//!         -> mount -> verified
+//! start   device there -> not mounted elsewhere -> (disk reserved) -> cached blocks forgotten
+//!         -> directory -> (check) -> mount -> verified
 //! stop    unmount -> KILL of the task's cgroup, unmount again -> forced -> lazy
 //!         -> verified: not mounted, and the device can be opened for oneself alone -> or who
 //! holds it
@@ -12,25 +12,27 @@
 //! on a thread set aside.
 
 mod fence;
+mod release;
 mod spec;
+mod watching;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::time::{Duration, Instant};
 
-use nix::libc::{EBADE, EBUSY, O_CLOEXEC, O_EXCL, O_NONBLOCK};
+use nix::libc::EBADE;
 use nix::poll::PollFlags;
-use standfast_sys::Failed;
-use standfast_sys::mount::{self, MountPoint, UnmountFlags};
+use standfast_sys::mount::{self, MountPoint};
+use standfast_sys::{Failed, disk};
 
 use super::aside::{Aside, NoAnswer};
-use super::program::{Group, Plan, run};
+use super::program::{Plan, run};
 use super::pulse::{Beat, Pulse, read_first_block};
 use super::{
     BuildContext, Context, Object, ObjectError, ObjectKind, Probe, Urgency, Watch, Watched,
-    holders, sentence,
+    sentence,
 };
 use crate::config::ObjectConfig;
 use crate::config::kind::Kind;
@@ -70,19 +72,8 @@ identity = "naa.60000000000000000000000000000001"  # refuse every other disk; ma
     build,
 };
 
-/// How long unmounting is tried before processes are killed.
-const POLITE_MAX: Duration = Duration::from_millis(500);
-/// How long it is tried after they were killed.
-const KILLED_MAX: Duration = Duration::from_secs(2);
-/// How long the device may stay in use after the last rung.
-const RELEASE_MAX: Duration = Duration::from_secs(2);
 /// How long a disk that does not answer may hold up the whole stop, if the array protects it.
 const DEAD_STOP_MAX: Duration = Duration::from_secs(5);
-/// Between the first two tries of an unmount: a process that was killed lets go soon. Doubled from
-/// one to the next.
-const TRY_AGAIN: Duration = Duration::from_millis(1);
-/// Longest time between two tries.
-const TRY_AGAIN_MAX: Duration = Duration::from_millis(10);
 /// Between two looks for a device that is not there yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long a question about mounts or the device may take before it is called late.
@@ -142,7 +133,10 @@ impl Object for Volume {
                 Err(error) => error.into(),
             },
             Ok(None) => match self.in_use(deadline, self.number.is_none()) {
-                Ok(false) => Probe::Stopped,
+                Ok(false) => match self.bring_online(deadline) {
+                    Ok(()) => Probe::Stopped,
+                    Err(error) => error.into(),
+                },
                 Ok(true) => {
                     let device = self.spec.device.display();
                     Probe::Failed {
@@ -161,9 +155,14 @@ impl Object for Volume {
         self.await_device(context, deadline)?;
         if self.mounted(deadline)?.is_none() {
             self.refuse_other_use(deadline)?;
+            // What an earlier use here has left dirty is not to be written once the disk is this
+            // node's; that it is refused until then is as it should be.
+            let _ = self.forget_cached(deadline);
             if let Some(fence) = &mut self.fence {
                 fence.raise(context, deadline)?;
             }
+            // And what was read before must not be taken for what the last owner left.
+            self.forget_cached(deadline)?;
             fs::create_dir_all(&self.spec.mount).map_err(ObjectError::file(format!(
                 "create {}",
                 self.spec.mount.display()
@@ -199,7 +198,17 @@ impl Object for Volume {
         if let Some(fence) = &mut self.fence {
             fence.rest(deadline);
         }
+        if self.is_offline() && self.mounted(deadline)?.is_none() {
+            self.bring_online(deadline)?;
+        }
         Ok(())
+    }
+
+    fn footing(&mut self, context: &Context<'_>, deadline: Instant) -> Watched {
+        let fence = self.fence.as_ref();
+        let told = fence.map_or(Watched::Fine, |fence| fence.ask(context, deadline));
+        self.dead |= matches!(told, Watched::Lost { .. });
+        told
     }
 
     fn watch(&self) -> Watch<'_> {
@@ -239,6 +248,12 @@ impl Volume {
     /// Watches the disk of a volume that is mounted already.
     fn adopt(&mut self) -> Result<(), ObjectError> {
         self.fence.as_mut().map_or(Ok(()), Fence::adopt)
+    }
+
+    /// What was taken from everybody here while something of it was mounted.
+    fn bring_online(&mut self, deadline: Instant) -> Result<(), ObjectError> {
+        let fence = self.fence.as_mut();
+        fence.map_or(Ok(()), |fence| fence.bring_online(deadline))
     }
 
     /// A dead disk is not waited for as long as one that works.
@@ -281,45 +296,10 @@ impl Volume {
         }
     }
 
-    /// Down the ladder, until nobody on this node can write to the device any more.
-    fn unmount_all(
-        &mut self,
-        context: &Context<'_>,
-        deadline: Instant,
-        forced: bool,
-    ) -> Result<(), ObjectError> {
-        // A mount that was given up on may still succeed, or hang for good.
-        self.acts
-            .settle(deadline)
-            .map_err(|_| ObjectError::late("did not finish an earlier mount"))?;
-        let soft = UnmountFlags::default();
-        let force = UnmountFlags {
-            force: true,
-            lazy: false,
-        };
-        if context.is_polite(forced) && self.unmount(soft, POLITE_MAX, context, deadline)? {
-            return self.verify(deadline, true);
-        }
-        let group = Group::new(self.context.cgroup.clone(), self.context.fenced);
-        group.kill_and_wait(deadline)?;
-        if self.unmount(soft, KILLED_MAX, context, deadline)?
-            || self.unmount(force, Duration::ZERO, context, deadline)?
-        {
-            return self.verify(deadline, true);
-        }
-        let named = self.holders(deadline);
-        let lazy = UnmountFlags {
-            force: false,
-            lazy: true,
-        };
-        self.unmount(lazy, Duration::ZERO, context, deadline)?;
-        self.verify(deadline, false).map_err(|error| match error {
-            ObjectError::InUse { what, .. } => ObjectError::InUse {
-                what,
-                holders: named,
-            },
-            other => other,
-        })
+    fn forget_cached(&mut self, deadline: Instant) -> Result<(), ObjectError> {
+        let device = self.spec.device.clone();
+        let call = move || disk::forget_cached(&device);
+        self.act("forget what it has cached of the disk of", deadline, call)
     }
 
     fn watch_if(&mut self, mounted: bool) {
@@ -467,98 +447,6 @@ impl Volume {
                 );
                 Err(ObjectError::late(what))
             }
-        }
-    }
-
-    /// Tries until it is unmounted, at most for `patience`; false if it is still busy then.
-    fn unmount(
-        &mut self,
-        how: UnmountFlags,
-        patience: Duration,
-        context: &Context<'_>,
-        deadline: Instant,
-    ) -> Result<bool, ObjectError> {
-        let until = deadline.min(Instant::now() + patience);
-        let mut pause = TRY_AGAIN;
-        loop {
-            if self.mounted(deadline)?.is_none() {
-                return Ok(true);
-            }
-            let target = self.spec.mount.clone();
-            match self.act("unmount", deadline, move || {
-                mount::unmount(&target, how).map(drop)
-            }) {
-                // The same device may be mounted there more than once: look again.
-                Ok(()) => continue,
-                Err(ObjectError::Kernel(failed)) if failed.errno() == Some(EBUSY) => {}
-                Err(error) => return Err(error),
-            }
-            let hurried = context.cancel.is_raised(Urgency::Forced) && patience == POLITE_MAX;
-            if Instant::now() >= until || hurried {
-                return Ok(false);
-            }
-            std::thread::sleep(pause);
-            pause = TRY_AGAIN_MAX.min(pause * 2);
-        }
-    }
-
-    /// Can nobody on this node write to the device any more? Not being in this list of mounts is
-    /// not enough: another mount namespace, or a lazy unmount, keeps a file system alive.
-    fn verify(&mut self, deadline: Instant, clean: bool) -> Result<(), ObjectError> {
-        let until = deadline.min(Instant::now() + RELEASE_MAX);
-        let mut pause = TRY_AGAIN;
-        while self.in_use(deadline, clean)? {
-            if Instant::now() >= until {
-                let holders = self.holders(deadline);
-                let what = self.spec.device.display().to_string();
-                return Err(ObjectError::InUse { what, holders });
-            }
-            std::thread::sleep(pause);
-            pause = TRY_AGAIN_MAX.min(pause * 2);
-        }
-        self.number = None;
-        Ok(())
-    }
-
-    /// Has the kernel given the device to anybody for himself, such as to a file system? A device
-    /// that is not there is in nobody's use, unless a file system of it may still live unseen.
-    fn in_use(&mut self, deadline: Instant, missing_is_free: bool) -> Result<bool, ObjectError> {
-        let device = self.spec.device.clone();
-        let open = move || {
-            let flags = O_EXCL | O_CLOEXEC | O_NONBLOCK;
-            OpenOptions::new()
-                .read(true)
-                .custom_flags(flags)
-                .open(device)
-                .map(drop)
-        };
-        match self.opens.call(deadline, open) {
-            Ok(Ok(())) => Ok(false),
-            Ok(Err(error)) if error.raw_os_error() == Some(EBUSY) => Ok(true),
-            Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound && missing_is_free => {
-                Ok(false)
-            }
-            Ok(Err(error)) => {
-                let what = format!(
-                    "open {} to see whether it is in use",
-                    self.spec.device.display()
-                );
-                Err(ObjectError::file(what)(error))
-            }
-            Err(_) => Err(ObjectError::late("could not open the device")),
-        }
-    }
-
-    fn holders(&self, deadline: Instant) -> String {
-        let Some((major, minor)) = self.number.or_else(|| self.device_number()) else {
-            return "somebody unknown".to_owned();
-        };
-        let deadline = deadline.max(Instant::now() + ANSWER_MAX);
-        let mut scan = Aside::new();
-        match scan.call(deadline, move || holders::of_file_system(major, minor)) {
-            Ok(found) if found.is_empty() => "the kernel itself; no process was found".to_owned(),
-            Ok(found) => found.join(", "),
-            Err(_) => "somebody unknown; the search did not end".to_owned(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What a volume is told, and what it needs for itself alone.
 
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use standfast_sys::scsi::Identity;
@@ -86,7 +86,8 @@ pub(super) fn parse(parameters: &Table) -> Result<Spec, ParameterError> {
     };
     let example = "\"naa.600140512345678900000000000000ab\"";
     let identity = match text(parameters, "identity", example)? {
-        None => None,
+        // The link may go on leading to a path behind which another disk has come.
+        None => name_in_link(&device).filter(|_| reservation == Some(true)),
         Some(name) => Some(name.parse().map_err(|error| {
             let remedy = "`standfast disk reservations DEVICE` tells the names of a disk";
             wrong("identity", format!("{error}"), remedy)
@@ -102,6 +103,22 @@ pub(super) fn parse(parameters: &Table) -> Result<Spec, ParameterError> {
         reservation,
         identity,
     })
+}
+
+/// The disk's own name, where the device is given by a link that udev or multipath makes from it:
+/// `wwn-0x...`, `scsi-3...` or `/dev/mapper/3...`, each with `-partN` behind it or without.
+fn name_in_link(device: &Path) -> Option<Identity> {
+    let link = device.file_name()?.to_str()?;
+    let link = link.split_once("-part").map_or(link, |(whole, _)| whole);
+    let digits = match link
+        .strip_prefix("wwn-0x")
+        .or_else(|| link.strip_prefix("scsi-3"))
+    {
+        Some(digits) => digits,
+        None if device.starts_with("/dev/mapper") => link.strip_prefix('3')?,
+        None => return None,
+    };
+    format!("naa.{digits}").parse().ok()
 }
 
 fn io_timeout(parameters: &Table) -> Result<Duration, ParameterError> {
@@ -174,6 +191,20 @@ mod tests {
         assert!(remark.problem.starts_with("only lease and watchdog"));
         let longer = |more| claims(&read(more).unwrap()).start_ms_max;
         assert_eq!(longer("reservation = 'scsi'"), longer("") + RESERVE_MS_MAX);
+    }
+
+    #[test]
+    fn a_link_that_bears_the_name_of_its_disk_says_which_it_must_be() {
+        let digits = "6001405123456789000000000000ab01";
+        let name = |device: &str| name_in_link(Path::new(device)).map(|name| name.to_string());
+        let full = Some(format!("naa.{digits}"));
+        assert_eq!(name(&format!("/dev/disk/by-id/wwn-0x{digits}")), full);
+        assert_eq!(name(&format!("/dev/disk/by-id/scsi-3{digits}-part2")), full);
+        assert_eq!(name(&format!("/dev/mapper/3{digits}-part1")), full);
+        assert_eq!(name(&format!("/dev/mapper/{digits}")), None);
+        assert_eq!(name("/dev/disk/by-id/wwn-0x600140"), None);
+        assert_eq!(name("/dev/sdb"), None);
+        assert_eq!(name("/dev/mapper/3par-volume"), None);
     }
 
     #[test]

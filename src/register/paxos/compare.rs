@@ -32,6 +32,14 @@ impl Register {
         }
         let doubt_is_over = doubted && !shared.in_doubt();
         let mine = shared.attempt.take_if(|_| doubt_is_over);
+        if let (Some(attempt), Some(proposal)) = (&mine, &mut self.proposal)
+            && attempt.was_refused(&record)
+            && attempt.proposed
+            && proposal.new == *attempt.value
+        {
+            // The proposal is as little in force as before.
+            proposal.tried = attempt.tried;
+        }
         shared.value_lost = matches!(seen, RecordSeen::ValueLost(_));
         if first {
             self.acceptor.set_past_open(true);
@@ -280,9 +288,8 @@ impl Register {
         self.note_open();
         match outcome {
             Compared::Done => self.done(now, at, &change),
-            Compared::Miscompare => self.refused(&change),
             // A read tells.
-            Compared::Unclear => {}
+            Compared::Miscompare | Compared::Unclear => {}
         }
     }
 
@@ -301,21 +308,6 @@ impl Register {
             && ballot == change.new.bal
         {
             self.settled(now, ballot);
-        }
-    }
-
-    /// It was not done and never will be: the proposal is as little in force as before.
-    fn refused(&mut self, change: &Change) {
-        let attempt = self
-            .shared
-            .as_ref()
-            .and_then(|shared| shared.attempt.as_ref());
-        let attempt = attempt.filter(|attempt| attempt.ballot == change.new.bal);
-        if let (Some(attempt), Some(proposal)) = (attempt, &mut self.proposal)
-            && attempt.proposed
-            && proposal.new == *attempt.value
-        {
-            proposal.tried = attempt.tried;
         }
     }
 

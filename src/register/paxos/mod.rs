@@ -34,6 +34,8 @@ mod state;
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::{NodeId, NodeSet};
 use crate::time::{Instant, Span};
 
@@ -58,7 +60,7 @@ const BACKOFF_DOUBLINGS: u32 = 5;
 const SETTLE_BACKOFFS: u64 = 8;
 
 /// One node's part of the register: compare-and-swap by Paxos, on one disk or among all nodes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Register {
     me: NodeId,
     nodes: NodeSet,
@@ -302,20 +304,6 @@ impl Register {
         self.acceptor.votes() && self.halted.is_none()
     }
 
-    /// Nodes that the ballot under way still waits for; nobody unless it asks all nodes.
-    #[must_use]
-    pub fn awaited(&self) -> NodeSet {
-        match self.phase {
-            Phase::Asking(..) => self.nodes.minus(self.round.answered),
-            Phase::Idle
-            | Phase::Waiting(_)
-            | Phase::Writing(..)
-            | Phase::Reading(..)
-            | Phase::Storing(_)
-            | Phase::Comparing(_) => NodeSet::EMPTY,
-        }
-    }
-
     /// Has it stopped for good? Only a person can do something about it.
     #[must_use]
     pub fn halted(&self) -> Option<Trouble> {
@@ -487,6 +475,7 @@ impl Register {
             self.give_up();
         }
         self.leave_dead_disk(now);
+        self.return_to_disk(now);
         self.close_open_change(now);
         if let Some((start, by_network)) = self.starts_at()
             && now >= start
@@ -515,13 +504,27 @@ impl Register {
         }
     }
 
-    /// When a ballot is due, if it can be begun at all, and whether it has to ask all nodes.
-    fn starts_at(&self) -> Option<(Instant, bool)> {
+    /// A ballot that asks all nodes goes back to the disk once that answers again: one node that
+    /// keeps silent would hold it up.
+    fn return_to_disk(&mut self, now: Instant) {
+        let asking = matches!(self.phase, Phase::Asking(..));
+        if asking && self.media.disk && self.proposal.is_some() && self.is_disk_free() {
+            self.phase = Phase::Waiting(now);
+        }
+    }
+
+    /// Can a ballot be begun on the disk, if that answers?
+    fn is_disk_free(&self) -> bool {
         let free = match &self.shared {
             Some(shared) => shared.is_free(),
             None => self.disks.are_free(),
         };
-        let on_disk = self.media.disk && free && self.acceptor.is_recovered();
+        free && self.acceptor.is_recovered()
+    }
+
+    /// When a ballot is due, if it can be begun at all, and whether it has to ask all nodes.
+    fn starts_at(&self) -> Option<(Instant, bool)> {
+        let on_disk = self.media.disk && self.is_disk_free();
         let asking = self.media.network && !self.media.disk && self.acceptor.votes();
         if self.halted.is_some() || !(on_disk || asking) {
             return None;

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod tests;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Phase, Register, Stage};
 use crate::model::{NodeId, NodeSet};
 use crate::register::{Ballot, Message, Trouble, VALUE_MAX, Value};
@@ -16,7 +18,7 @@ const ASKED_AGAIN_MAX: u32 = 16;
 pub const MAIL_MAX: usize = 8;
 
 /// The answers to the ballot under way.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Round {
     /// Who has promised, or accepted.
     pub(super) answered: NodeSet,

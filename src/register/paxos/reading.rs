@@ -164,6 +164,8 @@ impl Register {
         };
         let due = match before {
             Some(newer) if newer.mbal == mbal => newer.due,
+            // An earlier core of this node has begun it: nobody else will end it.
+            Some(_) | None if mbal.is_of(self.me) => now + self.jittered(self.backoff),
             Some(_) | None => now + self.settle_delay(),
         };
         self.newer = Some(Newer {

@@ -1,10 +1,12 @@
 //! What a [`Register`](super::Register) remembers while it works.
 
+use serde::{Deserialize, Serialize};
+
 use crate::register::{Ballot, News, Value};
 use crate::time::Instant;
 
 /// Where the ballot stands.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Phase {
     Idle,
     /// To begin a ballot at this moment, or later when the own block is free.
@@ -22,20 +24,20 @@ pub(super) enum Phase {
 }
 
 /// Which quorum can be had.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Media {
     pub(super) disk: bool,
     pub(super) network: bool,
 }
 
 /// Paxos' phase 1 and phase 2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::register) enum Stage {
     Promise,
     Accept,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Proposal {
     pub(super) expected: (u64, u64),
     pub(super) new: Value,
@@ -47,7 +49,7 @@ pub(super) struct Proposal {
 }
 
 /// An accepted value that is not known to be decided.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Newer {
     pub(super) bal: Ballot,
     /// End of the first read that showed it.
@@ -61,7 +63,7 @@ pub(super) struct Newer {
 }
 
 /// News not polled yet. One of each: newer ones take the place of older ones.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Outbox {
     pub(super) learned: Option<Value>,
     pub(super) outcome: Option<News>,

@@ -15,6 +15,10 @@
 //! Who was told that it has won must find its count in every later block: if two win on one block,
 //! the later one writes over the count of the earlier one, which finds it missing. So each
 //! contender knows for itself whether one of its changes was lost, and nobody has to compare notes.
+//!
+//! A count that is one higher than it was told is no lost change. It was done, and the answer was
+//! lost: then the outcome is unclear, or something on the way has sent the command again by itself,
+//! and what came back is the second one's refusal.
 
 use std::io;
 
@@ -48,6 +52,14 @@ pub const FAKES: [(&str, &str, &str); 1] = [(
     "IET",
     "VIRTUAL-DISK",
     "tgt compares and writes in two steps without a lock, so that two nodes can both win",
+)];
+
+/// Targets that keep it until something else happens to the disk: the vendor, and what. They are
+/// used where a person asks for that, and not by choice.
+pub const DOUBTFUL: [(&str, &str); 1] = [(
+    "LIO-ORG",
+    "Linux's target lets two nodes win at once from the moment on at which a reservation of this \
+     disk has made it refuse one of them",
 )];
 
 /// Why a disk has failed its self-test.
@@ -240,10 +252,12 @@ pub struct ContestReport {
     pub rounds: u64,
     /// Changes won, those before others came included.
     pub won: u64,
-    /// Changes refused because somebody was faster.
+    /// Changes told as refused, because somebody was faster.
     pub refused: u64,
     /// Changes of unclear outcome.
     pub unclear: u64,
+    /// Changes that were told as refused and were done: something on the way had sent them twice.
+    pub repeated: u64,
     /// Changes that others have won meanwhile.
     pub others: u64,
     /// Changes of the last block read, of all times and contenders.
@@ -259,8 +273,9 @@ pub struct Contender {
     won: u64,
     refused: u64,
     unclear: u64,
-    /// A change of unclear outcome: the next block tells.
-    open: bool,
+    repeated: u64,
+    /// What the last answer leaves open: the next block tells.
+    open: Option<Compared>,
     first: Option<Counter>,
     last: Counter,
     broken: bool,
@@ -282,7 +297,8 @@ impl Contender {
             won: 0,
             refused: 0,
             unclear: 0,
-            open: false,
+            repeated: 0,
+            open: None,
             first: None,
             last: Counter::default(),
             broken: false,
@@ -297,8 +313,11 @@ impl Contender {
     pub fn read(&mut self, block: &[u8]) -> Option<Vec<u8>> {
         let counter = Counter::decode(block);
         let mine = counter.wins(self.id);
-        if std::mem::take(&mut self.open) && mine == self.won + 1 {
+        if let Some(answer) = self.open.take()
+            && mine == self.won + 1
+        {
             self.won += 1;
+            self.repeated += u64::from(answer == Compared::Miscompare);
         }
         self.broken |= mine != self.won || !counter.adds_up() || counter.total < self.last.total;
         let next = counter.won_by(self.id).encode(block.len());
@@ -313,11 +332,9 @@ impl Contender {
         match outcome {
             Compared::Done => self.won += 1,
             Compared::Miscompare => self.refused += 1,
-            Compared::Unclear => {
-                self.unclear += 1;
-                self.open = true;
-            }
+            Compared::Unclear => self.unclear += 1,
         }
+        self.open = Some(outcome).filter(|outcome| *outcome != Compared::Done);
         self.rounds += u64::from(self.others() > 0);
     }
 
@@ -346,6 +363,7 @@ impl Contender {
             won: self.won,
             refused: self.refused,
             unclear: self.unclear,
+            repeated: self.repeated,
             others: self.others(),
             total: self.last.total,
         }

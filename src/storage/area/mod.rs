@@ -38,7 +38,7 @@ pub use block::{
     BlockLost, NewestBlock, SlotError, StoredBlock, decode_block, encode_block, newest_block,
 };
 pub use compare::{
-    CompareAndWrite, Contender, ContestReport, FAKES, SelfTestError, Verdict, self_test,
+    CompareAndWrite, Contender, ContestReport, DOUBTFUL, FAKES, SelfTestError, Verdict, self_test,
 };
 pub use device::{AreaError, Blocks, FormatOptions, format, read_header, repair};
 pub use header::{Header, HeaderError, Medium, Repair};

@@ -18,6 +18,7 @@
 
 mod conflict;
 mod contend;
+mod known;
 mod lun;
 mod session;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use standfast_sys::scsi::Fault;
 
+pub use known::Peculiarity;
 pub use lun::{Facts, Lun, ScsiLun};
 pub use session::certify;
 
@@ -185,13 +187,23 @@ pub struct Report {
 
 impl Report {
     /// Is the array fit: is nothing that is needed failed or absent, and was everything answered?
+    /// What is known and harmless does not count.
     #[must_use]
     pub fn is_fit(&self) -> bool {
         let bad = |finding: &Finding| {
             let needed = finding.asked.is_needed();
-            finding.verdict == Verdict::Failed || (needed && finding.verdict == Verdict::Absent)
+            let harmless = self.known(finding).is_some_and(|known| known.is_harmless);
+            let failed = finding.verdict == Verdict::Failed && !harmless;
+            failed || (needed && finding.verdict == Verdict::Absent)
         };
         !self.findings.iter().any(bad)
+    }
+
+    /// What targets of this kind are known to do, if that is why the question was failed.
+    #[must_use]
+    pub fn known(&self, finding: &Finding) -> Option<&'static Peculiarity> {
+        let failed = finding.verdict == Verdict::Failed;
+        known::peculiarity(&self.facts, finding.asked).filter(|_| failed)
     }
 }
 

@@ -19,6 +19,7 @@ enum Flaw {
     None,
     ForgetsWithoutPower,
     LetsFlush,
+    LetsFlushAsLio,
     LetsWrite,
     EjectsOnePath,
     WritesLate,
@@ -64,6 +65,10 @@ impl Lun for Path {
             blocks: BYTES_MIN / BLOCK as u64,
             block_bytes: BLOCK as u32,
             compare_and_write_blocks: u8::from(!self.has(Flaw::NoCompareAndWrite)),
+            vendor: match self.array.flaw {
+                Flaw::LetsFlushAsLio => "LIO-ORG".to_owned(),
+                _ => "ACME".to_owned(),
+            },
             ..Facts::default()
         })
     }
@@ -192,8 +197,8 @@ impl Lun for Path {
     }
 
     fn flush(&self) -> Result<(), Fault> {
-        let allowed = self.may_write(&self.array.state.lock()) || self.has(Flaw::LetsFlush);
-        if allowed {
+        let flaw = self.has(Flaw::LetsFlush) || self.has(Flaw::LetsFlushAsLio);
+        if flaw || self.may_write(&self.array.state.lock()) {
             Ok(())
         } else {
             Err(Fault::Conflict)
@@ -285,6 +290,7 @@ fn each_flaw_is_found_and_named() {
     for (flaw, asked, fit) in [
         (Flaw::ForgetsWithoutPower, Asked::OutlivesPower, false),
         (Flaw::LetsFlush, Asked::RefusesFlush, false),
+        (Flaw::LetsFlushAsLio, Asked::RefusesFlush, true),
         (Flaw::WritesLate, Asked::EjectedIsSilent, false),
         (Flaw::NoFullStatus, Asked::FullStatus, true),
         (Flaw::ComparesThenWrites, Asked::OneWinner, false),

@@ -97,6 +97,23 @@ pub fn disks_below(device: &Path, roots: &Roots) -> Result<Vec<Disk>, DiscoverEr
     Ok(Tree { roots }.group(leaves))
 }
 
+/// The place in sysfs of the SCSI path that a device is, or is a partition of; none for anything
+/// that lies on others.
+pub(super) fn path_itself(device: &Path, roots: &Roots) -> Result<Option<PathBuf>, DiscoverError> {
+    let failed = |source| DiscoverError::Io {
+        path: device.to_owned(),
+        source,
+    };
+    let node = fs::canonicalize(device).map_err(failed)?;
+    let name = kernel_name(&node, roots).map_err(failed)?;
+    let mut place = fs::canonicalize(Tree { roots }.class(&name)).map_err(failed)?;
+    if place.join("partition").exists() {
+        place.pop();
+    }
+    let whole = place.file_name().unwrap_or_default().to_string_lossy();
+    Ok(is_scsi(&whole).then_some(place))
+}
+
 /// The kernel's name of a device node: by its number, for the node may be called anything.
 fn kernel_name(node: &Path, roots: &Roots) -> io::Result<String> {
     let metadata = fs::metadata(node)?;

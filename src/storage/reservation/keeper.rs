@@ -76,6 +76,8 @@ pub struct Keeper {
     lost: Vec<bool>,
     /// Told already.
     strangers: Vec<u64>,
+    /// The last poll was told the keys.
+    answers: bool,
 }
 
 /// What a poll has seen.
@@ -102,6 +104,7 @@ impl Keeper {
             polls: 0,
             lost: vec![false; paths],
             strangers: Vec::new(),
+            answers: false,
         }
     }
 
@@ -114,6 +117,12 @@ impl Keeper {
     #[must_use]
     pub fn own(&self) -> Key {
         self.own
+    }
+
+    /// Did any path tell the keys when the unit was polled last?
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        self.answers
     }
 
     /// Looks once. After [`Found::Evicted`] there is nothing left to watch.
@@ -135,7 +144,8 @@ impl Keeper {
                 false => seen,
             }
         };
-        if seen.generation.is_some() {
+        self.answers = seen.generation.is_some();
+        if self.answers {
             self.judge(unit, &seen, &mut found);
         }
         found

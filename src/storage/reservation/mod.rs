@@ -12,7 +12,7 @@
 //! unit       what is asked of a disk: the seam     paths   a real one
 //! discover   the disks below a device
 //! take       becomes the owner                     keeper  stays it
-//! volume     all disks of one device
+//! volume     all disks of one device                     offline  nobody here may write
 //! ```
 //! Blocks; every wait has a bound. A hung path costs a thread, never the caller.
 
@@ -20,6 +20,7 @@ mod discover;
 mod error;
 mod keeper;
 mod key;
+mod offline;
 mod paths;
 mod release;
 mod take;
@@ -32,6 +33,7 @@ pub use discover::{DiscoverError, Disk, Roots, Transport, disks_below};
 pub use error::TakeError;
 pub use keeper::{Found, Keeper};
 pub use key::{ClusterTag, Key, KeyEpoch, Whose};
+pub use offline::{bring_online, is_offline};
 pub use paths::PathUnit;
 pub use release::release;
 pub use take::{Bounds, take};

@@ -1,6 +1,7 @@
 //! All disks below one device: a logical volume may lie on several, and is owned when all of them
 //! are.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -148,6 +149,23 @@ impl ReservedVolume {
             all.extend(found.into_iter().map(|found| (name.clone(), found)));
         }
         all
+    }
+
+    /// Did each disk tell who is registered when it was polled last?
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        self.disks.iter().all(|disk| disk.keeper.answers())
+    }
+
+    /// Takes the disk from everybody on this node, for the array does not keep them from writing;
+    /// `kept` is where it is written down until it is given back. Nothing happens to a device that
+    /// lies on others.
+    ///
+    /// # Errors
+    ///
+    /// The disk is not known, or the kernel refuses.
+    pub fn take_offline(&self, kept: &Path) -> io::Result<()> {
+        super::offline::take_offline(&self.device, &self.roots, kept)
     }
 
     /// Paths that have come since are to be registered before anybody writes by them.

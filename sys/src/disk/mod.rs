@@ -21,6 +21,9 @@ pub use used::{Finding, looks_used};
 
 use crate::error::{Failed, Naming};
 
+/// Not among libc's: `_IO(0x12, 97)`, linux/fs.h.
+const BLKFLSBUF: libc::Ioctl = 0x1261;
+
 /// Block size assumed for a regular file: enough for every disk below it.
 const FILE_BLOCK_BYTES: u32 = 4096;
 
@@ -218,6 +221,29 @@ impl fmt::Display for Place<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} at byte {}", self.path.display(), self.offset)
     }
+}
+
+/// Makes the kernel forget what it has cached of a block device, after writing what of that is
+/// still dirty. As long as anybody has the device open, even only to watch it, the kernel keeps
+/// what was once read: from a shared disk, what it was before the last owner wrote.
+///
+/// What another use of the device holds in memory, such as a mounted file system, stays. Waits as
+/// long as the disk does.
+///
+/// # Errors
+///
+/// The device cannot be opened, is no block device (`ENOTTY`), or the caller may not (`EACCES`).
+/// What could not be written is forgotten all the same.
+pub fn forget_cached(path: &Path) -> Result<(), Failed> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(path);
+    let file = file.naming("open", path.display())?;
+    // SAFETY: BLKFLSBUF takes no argument.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), BLKFLSBUF, 0) };
+    crate::error::answer(result).naming("forget the cached blocks of", path.display())?;
+    Ok(())
 }
 
 fn logical_block_bytes(file: &File) -> io::Result<u32> {

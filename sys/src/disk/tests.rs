@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::loop_device::LoopDevice;
 use crate::mount;
 use crate::testing::{LoopDisk, in_mounts, run};
 
@@ -218,4 +219,27 @@ fn an_exclusive_opener_is_noticed() {
     holder.unwrap().flush().unwrap();
     assert_eq!(looks_used(disk.path()).unwrap(), []);
     assert!(looks_used(&PathBuf::from("/dev/null")).is_err());
+}
+
+/// A device and the file behind it, as two nodes see one disk: what one has read of it stays as it
+/// was, until the kernel forgets it.
+#[test]
+fn what_was_cached_of_a_shared_disk_is_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("image");
+    fs::write(&image, vec![1; MIB as usize]).unwrap();
+    let device = LoopDevice::attach(&image).unwrap();
+    let first_byte = || {
+        let mut byte = [0];
+        let file = File::open(device.path()).unwrap();
+        file.read_exact_at(&mut byte, 0).unwrap();
+        byte[0]
+    };
+    assert_eq!(first_byte(), 1);
+    put(&image, 0, &[2; 4096]);
+    assert_eq!(first_byte(), 1, "nothing is kept: this proves nothing");
+    forget_cached(device.path()).unwrap();
+    assert_eq!(first_byte(), 2);
+    let refused = forget_cached(&image).unwrap_err();
+    assert_eq!(refused.errno(), Some(libc::ENOTTY));
 }

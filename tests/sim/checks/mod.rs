@@ -1,8 +1,9 @@
 //! What must hold after every event, judged from the truth: what runs, what is on the disk.
 //!
-//! One file for each of S1 to S9. Each is a rule over plain observations, so that it can be shown
-//! to fire, and has below it what the world feeds it. `judge` runs after every event; what happens
-//! at one moment only (a start, a decision, a write) is judged at that moment.
+//! One file for each of S1 to S9, and one for what `status` shows. Each is a rule over plain
+//! observations, so that it can be shown to fire, and has below it what the world feeds it. `judge`
+//! runs after every event; what happens at one moment only (a start, a decision, a write) is judged
+//! at that moment.
 
 pub(crate) mod s1;
 pub(crate) mod s2;
@@ -13,6 +14,7 @@ pub(crate) mod s6;
 pub(crate) mod s7;
 pub(crate) mod s8;
 pub(crate) mod s9;
+pub(crate) mod status;
 
 use std::collections::BTreeMap;
 
@@ -60,14 +62,14 @@ pub(crate) struct Checks {
     pub(crate) release: s5::Release,
     pub(crate) writes: s3::Writes,
     pub(crate) origin: s9::Origin,
-    /// Tasks an operator has asked something about, bit by index.
-    pub(crate) asked: u64,
+    /// Nodes to which an operator has asked each task to be moved.
+    pub(crate) asked: Vec<NodeSet>,
     /// How often what happened.
     pub(crate) counts: BTreeMap<&'static str, u64>,
 }
 
 /// What is counted beside the faults; everything must happen in an everyday run.
-pub(crate) const COUNTED: [&str; 30] = [
+pub(crate) const COUNTED: [&str; 32] = [
     "start",
     "adopted",
     "released by the guard",
@@ -87,6 +89,7 @@ pub(crate) const COUNTED: [&str; 30] = [
     "refused frame",
     "refused packet",
     "replayed packet",
+    "packet of an earlier life",
     "refused block",
     "torn block",
     "struck in a write",
@@ -98,6 +101,7 @@ pub(crate) const COUNTED: [&str; 30] = [
     "command without an answer",
     "command sent twice",
     "command done late",
+    "record not kept",
 ];
 
 impl Checks {
@@ -109,7 +113,7 @@ impl Checks {
             release: s5::Release::new(plan.nodes, plan.timing.release.on_worst_clock().0),
             writes: s3::Writes::new(plan.tasks),
             origin: s9::Origin::default(),
-            asked: 0,
+            asked: vec![NodeSet::EMPTY; plan.tasks],
             counts: BTreeMap::new(),
         }
     }

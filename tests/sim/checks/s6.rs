@@ -5,22 +5,31 @@
 //! and only these are reasons:
 //!
 //! ```text
-//! eviction, silent       the node itself was off, dead, stopped or frozen, or between it and the
-//!  or cold start         one that put it out one direction was broken on every network *and*
-//!                        through the disk, all at once, for a heartbeat or longer; or that one
-//!                        was in trouble and the node, its disk bad, cannot know that it is back;
+//! eviction, silent       for a heartbeat or longer, all at once: the node itself was off, dead,
+//!  or cold start         stopped or frozen, or between it and the one that put it out one
+//!                        direction was broken on every network *and* through the disk;
+//!                        or its daemon had been started anew and had not yet said so;
+//!                        or the one that put it out was in trouble and the node, its disk
+//!                        bad, cannot know that it is back;
 //!                        or the two were started with different configurations
 //! eviction, rebooted     the listed life is over
-//! lease ran out          the node itself was in trouble, or its disk was bad for a heartbeat or
-//!                        longer and it was alone until a moment ago, or some member did not
-//!                        hear from it meanwhile;
+//! lease ran out          for a heartbeat or longer, all at once: the node was in trouble, or
+//!                        its disk was bad and it was alone until a moment ago, or some member
+//!                        was in trouble, or one direction to it was broken;
 //!                        or a new view was on its way, and the disk of somebody was bad or
 //!                        somebody in trouble may have left a ballot open that hid it
-//! task moved             an operator, standby, leaving, a failure or unfitness of that task there
+//! task moved             an operator, who named the heir; standby, leaving, a failure or unfitness
+//!                        of that task there
 //! ```
-//! Trouble of the one that puts out is none of these reasons: after its own stall it has to look
-//! again before it judges. What counts as bad is in [`Place`]; networks that lose or delay many
-//! frames, and disks slower than the design asks for, are bad all the time.
+//! A heartbeat is enough: frames just before it and just behind may miss as well, and a disk is
+//! back only when its link has tried it. Trouble of the one that puts out is none of these reasons:
+//! after its own stall it has to look again before it judges, unless its clocks stood still too.
+//! What counts as bad is in [`Place`]; networks that lose or delay many frames, and disks slower
+//! than the design asks for, are bad all the time. A core that was just started is not heard for a
+//! heartbeat.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -50,6 +59,10 @@ impl Place {
     pub(crate) fn path((link, from, to): (usize, usize, usize)) -> Place {
         Place::Path { link, from, to }
     }
+
+    fn is_disk_of(&self, node: usize) -> bool {
+        matches!(self, Place::Disk { node: of, .. } if *of == node)
+    }
 }
 
 /// When what was wrong.
@@ -61,11 +74,14 @@ pub(crate) struct Troubles {
     /// All networks, all disks are bad until this moment.
     networks_bad_until: u64,
     disks_bad_until: u64,
-    /// Shortest trouble that counts, and how far back it may lie.
+    /// Shortest trouble that counts, shortest silence that does, and how far back it may lie.
     shortest: u64,
+    silence: u64,
     window: u64,
     open: BTreeMap<Place, u64>,
     over: Vec<(Place, u64, u64)>,
+    /// Which node's clocks stood still from when to when.
+    frozen: Vec<(usize, u64, u64)>,
 }
 
 impl Troubles {
@@ -79,11 +95,13 @@ impl Troubles {
             networks_bad_until: always(plan.networks_unreliable()),
             disks_bad_until: always(plan.disks_unreliable()),
             shortest: timing.heartbeat.0,
+            silence: timing.heartbeat.0,
             window: timing.detect.0 * 2,
             open: (0..plan.nodes)
                 .map(|node| (Place::Node { node }, 0))
                 .collect(),
             over: Vec::new(),
+            frozen: Vec::new(),
         }
     }
 
@@ -99,6 +117,16 @@ impl Troubles {
     /// It is bad for this time.
     pub(crate) fn note(&mut self, place: Place, from: u64, to: u64) {
         self.over.push((place, from, to));
+    }
+
+    /// The node's clocks stood still: to it no time has passed.
+    pub(crate) fn stood_still(&mut self, node: usize, from: u64, to: u64) {
+        self.frozen.push((node, from, to));
+    }
+
+    /// Is the place well at this moment, and everything that was begun before?
+    pub(crate) fn is_well(&self, place: Place, now: u64) -> bool {
+        !self.spells().any(|(ill, _, to)| ill == place && to > now)
     }
 
     /// All media are well from now on.
@@ -132,9 +160,8 @@ impl Troubles {
         spells.any(|(place, from, to)| place == Place::Node { node } && from <= now && to >= begin)
     }
 
-    /// Longest time in the window in which `bad` held without a break of a heartbeat.
-    fn longest(&self, asked: u64, now: u64, about: &[usize], bad: impl Fn(&Moment) -> bool) -> u64 {
-        let begin = asked.saturating_sub(self.window);
+    /// Longest time between `begin` and `now` in which `bad` held without a break of a heartbeat.
+    fn longest(&self, begin: u64, now: u64, about: &[usize], bad: impl Fn(&Moment) -> bool) -> u64 {
         let of = |place: &Place| match *place {
             Place::Node { node } | Place::Port { node, .. } | Place::Disk { node, .. } => {
                 about.contains(&node)
@@ -178,45 +205,66 @@ impl Troubles {
         longest
     }
 
-    /// Does anything justify that `by` asked at `asked` to put `node` out, decided `now`?
-    pub(crate) fn justify_eviction(&self, node: usize, by: usize, asked: u64, now: u64) -> bool {
-        let silent = |moment: &Moment| !moment.hears(node, by) || !moment.hears(by, node);
-        let disk = |moment: &Moment| moment.disk_bad(node);
-        // It has asked for a view without the other, and confirms nothing until that is settled.
-        let unsettled = || self.longest(asked, now, &[node], disk) >= self.shortest;
-        let spells = self.spells().filter(|(place, _, to)| {
-            matches!(place, Place::Disk { node: of, .. } if *of == node)
-                && *to >= asked.saturating_sub(self.window)
-        });
-        let ill_since = spells.map(|(_, from, _)| from).min().unwrap_or(asked);
-        let judge = self.of_node(by, ill_since.min(asked), now);
-        self.of_node(node, asked, now)
-            || (judge && unsettled())
-            || self.longest(asked, now, &[node, by], silent) >= self.shortest
-    }
-
-    /// Does anything justify that the lease of `node` ran out now, with these other nodes listed in
-    /// a view that all of them know? While one does not, frames confirm nothing between unequals.
-    pub(crate) fn justify_end(&self, node: usize, others: &[usize], knows: bool, now: u64) -> bool {
-        if self.of_node(node, now, now) {
+    /// Does anything justify that `by` asked at `asked` to put `node` out, decided `now`? Does the
+    /// node still lead the life that is listed?
+    pub(crate) fn justify_eviction(
+        &self,
+        (node, lives): (usize, bool),
+        by: usize,
+        asked: u64,
+        now: u64,
+    ) -> bool {
+        // Whose clocks stood still in the middle of a ballot cannot know that its reason is old.
+        let middle = |(frozen, _, to): &&(usize, u64, u64)| {
+            *frozen == by && (*to..=*to + self.shortest).contains(&asked)
+        };
+        let asked = self
+            .frozen
+            .iter()
+            .rfind(middle)
+            .map_or(asked, |(_, from, _)| *from);
+        let begin = asked.saturating_sub(self.window);
+        let silent = |moment: &Moment| moment.silent(node, by) || moment.still(node);
+        if self.longest(begin, now, &[node, by], silent) >= self.silence {
             return true;
         }
         let disk = |moment: &Moment| moment.disk_bad(node);
-        let unread = self.longest(now, now, &[node], disk) >= self.shortest;
-        let unheard = |other: usize| {
-            let sure = |moment: &Moment| moment.confirms(node, other);
-            let silent = |moment: &Moment| !sure(moment);
-            self.of_node(other, now, now)
-                || self.longest(now, now, &[node, other], silent) >= self.shortest
+        let unread = self.longest(begin, now, &[node], disk);
+        // It has asked for a view without the other, and confirms nothing until that is settled.
+        let spells = self
+            .spells()
+            .filter(|(place, _, to)| place.is_disk_of(node) && *to >= begin);
+        let ill_since = spells.map(|(_, from, _)| from).min().unwrap_or(asked);
+        let judge = self.of_node(by, ill_since.min(asked), now);
+        !lives || unread >= self.shortest && judge
+    }
+
+    /// Does anything justify that the lease of `node` ran out now, with these other nodes listed?
+    /// Do all know the newest view, and lead the lives that it lists? While one does not, frames
+    /// confirm nothing between unequals.
+    pub(crate) fn justify_end(
+        &self,
+        node: usize,
+        others: &[usize],
+        (knows, lives): (bool, bool),
+        now: u64,
+    ) -> bool {
+        let begin = now.saturating_sub(self.window);
+        let unconfirmed = |moment: &Moment| {
+            let unheard = |other: &usize| !moment.confirms(node, *other) || moment.still(*other);
+            !knows || !lives || others.is_empty() || others.iter().any(unheard)
         };
-        let hidden = |other: &usize| {
-            let disk = |moment: &Moment| moment.disk_bad(*other);
-            self.of_node(*other, now, now) || self.longest(now, now, &[*other], disk) > 0
+        let unproved =
+            |moment: &Moment| moment.still(node) || moment.disk_bad(node) && unconfirmed(moment);
+        let about: Vec<usize> = others.iter().copied().chain([node]).collect();
+        if self.longest(begin, now, &about, unproved) >= self.silence {
+            return true;
+        }
+        let hidden = |other: usize| {
+            let disk = |moment: &Moment| moment.disk_bad(other) || moment.still(other);
+            self.longest(begin, now, &[other], disk) > 0
         };
-        let mut everybody = 0..self.nodes;
-        let on_its_way = !knows && (unread || everybody.any(|other| hidden(&other)));
-        let alone = others.is_empty() || others.iter().any(|other| unheard(*other));
-        on_its_way || unread && alone
+        !knows && (0..self.nodes).any(hidden)
     }
 }
 
@@ -231,9 +279,17 @@ struct Moment {
 
 impl Moment {
     fn disk_bad(&self, node: usize) -> bool {
-        let bad = self.bad.iter();
-        let of = |place: &&Place| matches!(place, Place::Disk { node: of, .. } if *of == node);
-        self.disks_bad || bad.filter(of).count() > self.disks / 2
+        let of = |place: &&Place| place.is_disk_of(node);
+        self.disks_bad || self.bad.iter().filter(of).count() > self.disks / 2
+    }
+
+    fn still(&self, node: usize) -> bool {
+        self.bad.contains(&Place::Node { node })
+    }
+
+    /// Is one direction between the two broken on every medium?
+    fn silent(&self, one: usize, two: usize) -> bool {
+        !self.hears(one, two) || !self.hears(two, one)
     }
 
     /// Do frames of `from` reach `to` on any medium?
@@ -268,8 +324,8 @@ impl Moment {
 /// What justifies that a task is taken, or is to be taken, from an owner that is a member still.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Grounds {
-    /// An operator has asked something about the task.
-    pub(crate) asked: bool,
+    /// An operator has asked for it to be moved to these nodes.
+    pub(crate) asked: NodeSet,
     /// The owner is in standby or leaves.
     pub(crate) standby: bool,
     /// The task, or the runner, has failed there since the owner got it.
@@ -286,7 +342,10 @@ pub(crate) fn movement(old: &TaskRecord, new: &TaskRecord, grounds: Grounds) -> 
         return Ok(());
     }
     let justified = match new.cause {
-        Cause::Operator => grounds.asked,
+        Cause::Operator => {
+            let to = if moved { new.owner } else { new.heir };
+            to.is_some_and(|to| grounds.asked.contains(to))
+        }
         Cause::Standby => grounds.standby,
         Cause::Failed => grounds.failed,
         Cause::Unfit => grounds.unfit,
@@ -316,7 +375,8 @@ impl World {
             if let Some(machine) = machine {
                 self.must_be_out(machine, view.epoch);
             }
-            self.judge_eviction(old.node, machine, view, id);
+            let lives = machine.is_some_and(|i| self.nodes[i].incarnation == old.incarnation);
+            self.judge_eviction(old.node, machine.map(|i| (i, lives)), view, id);
         }
         if before.config_hash != view.config_hash {
             return; // formed anew: its tasks are other ones
@@ -329,13 +389,14 @@ impl World {
     fn judge_eviction(
         &mut self,
         node: standfast::model::NodeId,
-        machine: Option<usize>,
+        machine: Option<(usize, bool)>,
         view: &View,
         id: (u64, u64),
     ) {
         let mut gone = view.evictions.iter();
         let eviction = gone.find(|gone| gone.node == node && gone.epoch == view.epoch);
-        let (Some(eviction), Some(machine), true) = (eviction, machine, self.checks.s6) else {
+        let (Some(eviction), Some((machine, lives)), true) = (eviction, machine, self.checks.s6)
+        else {
             return;
         };
         let justified = match eviction.reason {
@@ -344,7 +405,9 @@ impl World {
                 let asked = self.checks.origin.asked_at(id).unwrap_or(self.now);
                 let by = eviction.by.index();
                 self.is_of_another_plan(machine, by)
-                    || self.troubles.justify_eviction(machine, by, asked, self.now)
+                    || self
+                        .troubles
+                        .justify_eviction((machine, lives), by, asked, self.now)
             }
         };
         if !justified {
@@ -382,7 +445,7 @@ impl World {
         let (told, back) = node.leaving;
         let leaving = node.was_told_to_leave || (told..=back).contains(&asked);
         let grounds = Grounds {
-            asked: self.checks.asked & bit != 0,
+            asked: self.checks.asked[task],
             standby: before.standby.contains(owner) || leaving,
             failed: node.held[task].trouble,
             unfit: node.unfit_lately & bit != 0,
@@ -435,7 +498,15 @@ impl World {
             && listed
                 .iter()
                 .all(|other| self.nodes[other.index()].epoch == view.epoch);
-        if !self.troubles.justify_end(i, &others, knows, self.now) {
+        let mut members = view.members.iter();
+        let lives = members.all(|member| {
+            let machine = self.living(member.node, member.incarnation.boot);
+            machine.is_some_and(|i| self.nodes[i].incarnation == member.incarnation)
+        });
+        if !self
+            .troubles
+            .justify_end(i, &others, (knows, lives), self.now)
+        {
             let names = &self.plan.names;
             let what = format!(
                 "healthy {} loses {}: its lease has run out",
@@ -443,139 +514,5 @@ impl World {
             );
             self.violated(Violation::new("S6", what, vec![i]));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use standfast::model::NodeId;
-
-    use super::*;
-
-    const MS: u64 = 1_000_000;
-
-    fn troubles() -> Troubles {
-        let mut troubles = Troubles::new(&Plan::calm(3, 1, 500));
-        for node in 0..3 {
-            troubles.set(Place::Node { node }, false, MS);
-        }
-        troubles
-    }
-
-    #[test]
-    fn no_single_medium_justifies_an_eviction() {
-        let (now, from) = (5_000 * MS, 4_500 * MS);
-        let mut troubles = troubles();
-        assert!(
-            !troubles.justify_eviction(0, 1, now, now),
-            "nothing was wrong"
-        );
-        for link in 0..2 {
-            troubles.set(Place::path((link, 0, 1)), true, from);
-        }
-        assert!(
-            !troubles.justify_eviction(0, 1, now, now),
-            "the disk is well"
-        );
-        troubles.note(
-            Place::Disk { node: 1, disk: 0 },
-            from - 10 * MS,
-            from + 40 * MS,
-        );
-        assert!(
-            !troubles.justify_eviction(0, 1, now, now),
-            "too short together"
-        );
-        troubles.note(
-            Place::Disk { node: 1, disk: 0 },
-            from + 40 * MS,
-            from + 60 * MS,
-        );
-        assert!(troubles.justify_eviction(0, 1, now, now));
-        assert!(!troubles.justify_eviction(0, 2, now, now), "another pair");
-        let later = now + 3_000 * MS;
-        for link in 0..2 {
-            troubles.set(Place::path((link, 0, 1)), false, now);
-        }
-        assert!(!troubles.justify_eviction(0, 1, later, later), "long ago");
-    }
-
-    #[test]
-    fn trouble_of_the_judge_is_no_reason_but_own_trouble_is() {
-        let now = 5_000 * MS;
-        let mut troubles = troubles();
-        troubles.note(Place::Node { node: 1 }, now - 400 * MS, now - 100 * MS);
-        assert!(!troubles.justify_eviction(0, 1, now, now));
-        assert!(troubles.justify_eviction(1, 0, now, now));
-    }
-
-    #[test]
-    fn a_lease_ends_only_without_the_disk_and_somebody() {
-        let now = 5_000 * MS;
-        let mut quiet = troubles();
-        quiet.set(Place::Disk { node: 0, disk: 0 }, true, now - 300 * MS);
-        assert!(!quiet.justify_end(0, &[1, 2], true, now), "all are heard");
-        assert!(
-            quiet.justify_end(0, &[], true, now),
-            "alone it needs the disk"
-        );
-        assert!(
-            quiet.justify_end(0, &[1, 2], false, now),
-            "not in a new view"
-        );
-        let mut troubles = troubles();
-        assert!(
-            !troubles.justify_end(0, &[1, 2], false, now),
-            "nothing is wrong"
-        );
-        troubles.set(Place::Node { node: 2 }, true, now - 400 * MS);
-        assert!(
-            !troubles.justify_end(0, &[1, 2], true, now),
-            "the disk proves it"
-        );
-        assert!(
-            troubles.justify_end(0, &[1, 2], false, now),
-            "an open ballot"
-        );
-        troubles.set(Place::Disk { node: 0, disk: 0 }, true, now - 300 * MS);
-        assert!(
-            !troubles.justify_end(0, &[1], true, now),
-            "all that are listed are heard"
-        );
-        assert!(troubles.justify_end(0, &[1, 2], true, now));
-    }
-
-    #[test]
-    fn a_task_that_moves_for_no_reason_is_found() {
-        let record = |owner, heir, cause| TaskRecord {
-            owner: NodeId::new(owner),
-            heir: NodeId::new(heir),
-            cause,
-            ..TaskRecord::default()
-        };
-        let old = record(1, 0, Cause::Placed);
-        let none = Grounds::default();
-        assert_eq!(movement(&old, &record(1, 0, Cause::Settled), none), Ok(()));
-        for cause in [
-            Cause::Evicted,
-            Cause::Placed,
-            Cause::Operator,
-            Cause::Failed,
-        ] {
-            assert!(
-                movement(&old, &record(2, 0, cause), none).is_err(),
-                "{cause:?}"
-            );
-        }
-        assert!(movement(&old, &record(1, 2, Cause::Unfit), none).is_err());
-        let asked = Grounds {
-            asked: true,
-            ..none
-        };
-        let named = record(1, 2, Cause::Operator);
-        assert_eq!(movement(&old, &named, asked), Ok(()));
-        let handed = record(2, 0, Cause::HandedOver);
-        assert_eq!(movement(&named, &handed, none), Ok(()));
-        assert!(movement(&old, &handed, none).is_err(), "nobody was named");
     }
 }

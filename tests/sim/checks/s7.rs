@@ -160,6 +160,7 @@ impl World {
             if let (Some(runs), Some(well)) = (runs_at, well_at)
                 && self.now - well > d * 3
             {
+                self.judge_calm_status();
                 return (runs.saturating_sub(begun), well.saturating_sub(begun));
             }
         }

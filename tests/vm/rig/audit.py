@@ -18,18 +18,16 @@ Stamp = namedtuple("Stamp", "epoch number found node")
 class Ring:
     """The ring's blocks within the image of a volume."""
 
-    def __init__(self, image):
+    def __init__(self, image, filesystem):
         self.image = image
-        told = subprocess.run(["debugfs", "-R", f"blocks /{RING}", str(image)], check=True,
-                              capture_output=True, text=True).stdout
-        self.places = [int(word) for word in told.split()]
+        self.places = filesystem.places(image, RING)
 
     def read(self):
         """The stamp at each place: None if never written, "torn" if it is not of one piece."""
         stamps = []
         with open(self.image, "rb") as file:
             for place in self.places:
-                file.seek(place * BLOCK)
+                file.seek(place)
                 stamps.append(decode(file.read(BLOCK)))
         return stamps
 
@@ -83,27 +81,21 @@ def judge(stamps):
     return wrong
 
 
-def check_file_system(image):
-    """What the file system's own check says of an image that is not mounted; empty if clean."""
-    result = subprocess.run(["fsck.ext4", "-fn", str(image)], capture_output=True, text=True)
-    return "" if result.returncode == 0 else result.stdout + result.stderr
-
-
-def make_volume(image, size, blocks, directory):
-    """An image with an ext4 file system that holds the ring, all its blocks allocated."""
+def make_volume(image, filesystem, blocks, directory):
+    """An image with a file system that holds the ring, all its blocks allocated."""
     directory.mkdir(exist_ok=True)
     # Not zeros: those would be left out as a hole.
     (directory / RING).write_bytes(b"\xff" * (BLOCK * blocks))
-    with open(image, "wb") as file:
-        file.truncate(size)
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-b", str(BLOCK), "-d", str(directory), str(image)],
-                   check=True, capture_output=True)
+    filesystem.make(image, directory)
     (directory / RING).unlink()
     directory.rmdir()
 
 
-def make_small(image, size):
-    """An empty file system for what a guest keeps over a reboot."""
+def make_small(image, size, journal=True):
+    """An empty file system for what a guest keeps over a reboot. Without a journal for one whose
+    every write is synchronous: the array's answer waits for it."""
     with open(image, "wb") as file:
         file.truncate(size)
-    subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True, capture_output=True)
+    options = [] if journal else ["-O", "^has_journal"]
+    subprocess.run(["mkfs.ext4", "-q", "-F", *options, str(image)], check=True,
+                   capture_output=True)

@@ -1,12 +1,14 @@
 """The whole rig: the array, the nodes, their paths and cables, and the cluster that runs on them.
 
     this process ── switch: svc0, hb0, hb1 ──────┬── node n1 ──┬── path n1-beat ──┐
-                 ── client on svc0               │             └── path n1-data ──┤
+                 ── client on svc0               │             ├── path n1-data ──┤
+                                                 │             └── path n1-spare ─┤
                                                  └── node n2 ──── ...             ├── target
                                                                   stranger ───────┘
 
-The target has three volumes: the heartbeat volume (no reservation), the data volume, and another
-one to be mistaken for it. Each node reaches each volume over a path of its own (proxy.py).
+The target has four volumes: the heartbeat volume (no reservation), the data volume, another one to
+be mistaken for it, and a spare one, which is empty. Each node reaches each volume but the other one
+over a path of its own (proxy.py).
 """
 
 import hashlib
@@ -16,6 +18,7 @@ import time
 
 from . import audit, image
 from .client import Client, SERVICE
+from .filesystem import FILE_SYSTEMS
 from .guest import Guest, Trouble, free_port, network_card, own_disk, until
 from .initiator import Initiator
 from .proxy import PERSISTENT_RESERVE, Path
@@ -23,15 +26,21 @@ from .switch import Switch
 
 MIB = 1 << 20
 IQN = "iqn.2026-01.test.rig:array"
-SERIALS = ["0000000000000000000000001", "0000000000000000000000002", "0000000000000000000000003"]
-BEAT, DATA, OTHER = 0, 1, 2
-SIZES = [8 * MIB, 96 * MIB, 96 * MIB]
+SERIALS = [f"{number:025}" for number in range(1, 5)]
+# Volumes, and the numbers that nodes know them by.
+BEAT, DATA, OTHER, SPARE = range(4)
+KINDS = {BEAT: "beat", DATA: "data", SPARE: "spare"}
 RING_BLOCKS = 8192
 NETWORKS = ["svc0", "hb0", "hb1"]
 HEARTBEATS = ["hb0", "hb1"]
 TASK = "web"
 SECRET = "5f" * 32
-NODES = ["n1", "n2"]
+
+NODE = """
+[[node]]
+name = "n{number}"
+id = {number}
+"""
 
 CONFIG = """
 revision = 1
@@ -45,14 +54,7 @@ detect = "{detect}"
 device = "{watchdog}"
 timeout = "4s"
 
-[[node]]
-name = "n1"
-id = 1
-
-[[node]]
-name = "n2"
-id = 2
-
+{nodes}
 [[link]]
 name = "hb0"
 kind = "ethernet"
@@ -77,7 +79,7 @@ kind = "volume"
 step = 1
 device = "{data}"
 mount = "/srv/data"
-filesystem = "ext4"
+filesystem = "{filesystem}"
 {volume}
 
 [[task.object]]
@@ -109,17 +111,27 @@ def by_id(number):
 class Settings:
     """What a cluster is made with."""
 
-    def __init__(self, binaries, volume="", detect="2s", watchdog="/dev/watchdog-rig"):
+    def __init__(self, binaries, volume="", detect="2s", watchdog="/dev/watchdog-rig",
+                 filesystem="ext4", nodes=2):
         self.binaries = binaries
         # One more line of the volume object, such as its reservation.
         self.volume = volume
         self.detect = detect
         self.watchdog = watchdog
+        # What the data volume holds.
+        self.filesystem = FILE_SYSTEMS[filesystem]
+        self.nodes = nodes
 
     def toml(self):
+        part = "-part1" if self.filesystem.offset else ""
+        nodes = "".join(NODE.format(number=number) for number in range(1, self.nodes + 1))
         return CONFIG.format(detect=self.detect, watchdog=self.watchdog, beat=by_id(BEAT),
-                             data=by_id(DATA), volume=self.volume, blocks=RING_BLOCKS,
-                             service=SERVICE)
+                             data=by_id(DATA) + part, volume=self.volume, blocks=RING_BLOCKS,
+                             filesystem=self.filesystem.name, service=SERVICE, nodes=nodes)
+
+    def sizes(self):
+        """Of the volumes, by their number."""
+        return [8 * MIB, self.filesystem.size, self.filesystem.size, 16 * MIB]
 
 
 class Node(Guest):
@@ -129,7 +141,7 @@ class Node(Guest):
         name = f"n{number}"
         own = directory / name
         arguments = own_disk(directory / f"{name}.img", 16 * MIB)
-        for lun, path in enumerate(paths):
+        for lun, path in zip(KINDS, paths):
             source = (f'{{"driver":"iscsi","node-name":"lun{lun}","transport":"tcp",'
                       f'"portal":"127.0.0.1:{path.port}","target":"{IQN}","lun":{lun},'
                       f'"initiator-name":"{initiator(name)}","header-digest":"none"}}')
@@ -143,8 +155,12 @@ class Node(Guest):
         super().__init__(name, directory, images, "node", {"id": number}, arguments)
         self.number = number
         self.paths = paths
-        self.beat, self.data = paths
+        self.beat, self.data, self.spare = paths
         self.mac = bytes([0x52, 0x54, 0x00, 0x4E, number, 0])
+
+    def path(self, volume):
+        """Its path to this volume."""
+        return self.paths[list(KINDS).index(volume)]
 
     def ask(self, arguments, patience=30):
         """Runs `standfast` and reads its JSON; None if it has nothing to say."""
@@ -189,30 +205,32 @@ class Cluster:
         self.switch = Switch()
         self.client = None
         self.port = free_port()
-        self.volumes = [directory / f"volume{number}.img" for number in range(3)]
+        self.volumes = [directory / f"volume{number}.img" for number in range(len(SERIALS))]
         self._make_volumes()
-        self.ring = audit.Ring(self.volumes[DATA])
+        self.ring = audit.Ring(self.volumes[DATA], settings.filesystem)
         self.target = self._target(images)
         self.nodes = []
-        for number, name in enumerate(NODES, 1):
+        for number in range(1, settings.nodes + 1):
+            name = f"n{number}"
             paths = [Path(f"{name}-{kind}", self.port, bytes([0, 2, 0x3D, number, 0, lun]))
-                     for lun, kind in enumerate(["beat", "data"])]
+                     for lun, kind in KINDS.items()]
             node = Node(number, directory, images, paths)
             for network in NETWORKS:
                 self.switch.plug(name, network, node.directory)
             self.nodes.append(node)
 
     def _make_volumes(self):
-        for path, size in zip(self.volumes, SIZES):
-            if path == self.volumes[BEAT]:
-                with path.open("wb") as file:
+        for number, size in enumerate(self.settings.sizes()):
+            if number in (BEAT, SPARE):
+                with self.volumes[number].open("wb") as file:
                     file.truncate(size)
             else:
-                audit.make_volume(path, size, RING_BLOCKS, self.directory / "fill")
+                audit.make_volume(self.volumes[number], self.settings.filesystem, RING_BLOCKS,
+                                  self.directory / "fill")
 
     def _target(self, images):
         arguments = own_disk(self.directory / "target.img", 16 * MIB)
-        for path, size in zip(self.volumes, SIZES):
+        for path, size in zip(self.volumes, self.settings.sizes()):
             arguments += own_disk(path, size)
         arguments += ["-netdev", "user,id=net,restrict=on,"
                       f"hostfwd=tcp:127.0.0.1:{self.port}-10.0.2.15:3260",
@@ -222,7 +240,7 @@ class Cluster:
 
     def boot(self):
         """Switches everything on and forms the cluster with the task running."""
-        audit.make_small(self.directory / "target.img", 16 * MIB)
+        audit.make_small(self.directory / "target.img", 16 * MIB, journal=False)
         self.target.power_on()
         for node in self.nodes:
             audit.make_small(self.directory / f"{node.name}.img", 16 * MIB)
@@ -230,7 +248,8 @@ class Cluster:
         for node in self.nodes:
             node.await_boot(0)
         self.client = Client(self.switch, {node.mac: node.name for node in self.nodes})
-        self.nodes[0].must(f"standfast --node n1 disk format {by_id(BEAT)} --yes --force")
+        self.nodes[0].must(f"standfast --node n1 disk format {by_id(BEAT)} --yes --force "
+                           "--register compare-and-write")
         for node in self.nodes:
             node.must("touch /var/lib/enabled && sync")
             node.must("setsid /rig/service >/dev/null 2>&1 & true")
@@ -239,9 +258,13 @@ class Cluster:
     def node(self, name):
         return next(node for node in self.nodes if node.name == name)
 
+    def others(self, *nodes):
+        """All but these."""
+        return [one for one in self.nodes if one not in nodes]
+
     def other(self, node):
         """The other one of a pair."""
-        return next(one for one in self.nodes if one is not node)
+        return self.others(node)[0]
 
     def owner(self):
         """The node whose program a client reaches now."""
@@ -312,7 +335,7 @@ class Cluster:
         """Stops the task, and proves ring and file system from the array; starts it again."""
         self.stop_task()
         wrong = self.ring.complaints()
-        if said := audit.check_file_system(self.volumes[DATA]):
+        if said := self.settings.filesystem.check(self.volumes[DATA]):
             wrong.append(f"the file system: {said}")
         if wrong:
             raise Trouble("the audit found: " + "; ".join(wrong[:10]))
@@ -323,9 +346,15 @@ class Cluster:
         self.target.must(f"/rig/expose {lun} {backstore}")
 
     def content(self, number):
-        """A digest of what a volume holds."""
-        with self.volumes[number].open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        """A digest of each block of 4096 bytes of a volume."""
+        content = self.volumes[number].read_bytes()
+        blocks = range(0, len(content), 4096)
+        return [hashlib.sha256(content[at:at + 4096]).digest() for at in blocks]
+
+    def changed(self, number, before):
+        """The blocks of a volume that are not as they were."""
+        pairs = enumerate(zip(before, self.content(number), strict=True))
+        return [at for at, (old, new) in pairs if old != new]
 
     def stranger(self, lun=DATA):
         """A session of somebody who is no node."""

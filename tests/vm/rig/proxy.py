@@ -20,6 +20,7 @@ EVENTS_MAX = 200_000
 LINGER = 3.0
 
 WRITES = {0x0A, 0x2A, 0x8A, 0x89, 0x41, 0x93, 0x42}
+COMPARE_AND_WRITE = 0x89
 RESERVE_IN, RESERVE_OUT = 0x5E, 0x5F
 PERSISTENT_RESERVE = {RESERVE_IN, RESERVE_OUT}
 TEST_UNIT_READY = bytes(16)
@@ -28,6 +29,7 @@ TEST_UNIT_READY = bytes(16)
 CHECK, CONFLICT = 0x02, 0x18
 NOT_READY = (CHECK, (0x02, 0x04, 0x03))
 HARDWARE = (CHECK, (0x04, 0x44, 0x00))
+ABORTED = (CHECK, (0x0B, 0x00, 0x00))
 
 
 class Pdu:
@@ -80,10 +82,37 @@ class Event:
     def action(self):
         return self.command[1] & 0x1F
 
+    @property
+    def block(self):
+        """Where it reads or writes: of commands of 16 bytes only."""
+        return int.from_bytes(self.command[2:10], "big")
+
     def __str__(self):
         took = "unanswered" if self.answered is None else (
             f"{(self.answered - self.asked) * 1000:.1f} ms, status {self.status:#04x}")
         return f"{self.operation:02x}/{self.action:02x} {took}"
+
+
+class Loss:
+    """Answers that never come, of commands that were done: one of each `every` that `which` (a
+    function of the event) chooses. With `answer` the initiator is told that instead; without, the
+    session breaks, and the initiator comes back and sends the command again."""
+
+    def __init__(self, which, every, answer=None):
+        self.which = which
+        self.every = every
+        self.answer = answer
+        self.done = 0
+        self.lost = []
+
+    def takes(self, event):
+        if event.status != 0 or not self.which(event):
+            return False
+        self.done += 1
+        if self.done % self.every:
+            return False
+        self.lost.append(event)
+        return True
 
 
 class Path:
@@ -102,6 +131,7 @@ class Path:
         self.delay = 0.0
         # None, or status, sense and which commands (a function of the command block).
         self.answer = None
+        self.losses = []
         self.requests.set()
         self.replies.set()
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -127,9 +157,14 @@ class Path:
         """Answers commands in the target's name."""
         self.answer = (*answer, which)
 
+    def lose(self, *losses):
+        """Loses answers until healed."""
+        self.losses = list(losses)
+
     def heal(self):
         self.connected = True
         self.answer = None
+        self.losses = []
         self.delay = 0.0
         self.requests.set()
         self.replies.set()
@@ -252,6 +287,11 @@ class Connection:
             if event:
                 event.answered = time.monotonic()
                 event.status = pdu.header[3]
+                loss = next((one for one in self.path.losses if one.takes(event)), None)
+                if loss and not loss.answer:
+                    return
+                if loss:
+                    lie(pdu, *loss.answer)
             self.path.replies.wait()
             if self.path.delay:
                 waiting.put((time.monotonic() + self.path.delay, pdu, event))

@@ -57,7 +57,20 @@ fn a_stop_cancels_what_waits_before_it() {
 }
 
 /// Another node has taken it over.
-struct Taken(Arc<Mutex<Vec<bool>>>);
+#[derive(Default)]
+struct Deeds {
+    starts: usize,
+    stops: Vec<bool>,
+}
+
+struct Taken(Arc<Mutex<Deeds>>);
+
+impl Taken {
+    fn told() -> Watched {
+        let reason = "fenced".to_owned();
+        Watched::Evicted { reason }
+    }
+}
 
 impl Object for Taken {
     fn probe(&mut self, _context: &Context<'_>) -> Probe {
@@ -65,6 +78,7 @@ impl Object for Taken {
     }
 
     fn start(&mut self, _context: &Context<'_>, _by: Instant) -> Result<(), ObjectError> {
+        self.0.lock().starts += 1;
         Ok(())
     }
 
@@ -75,13 +89,16 @@ impl Object for Taken {
         forced: bool,
     ) -> Result<(), ObjectError> {
         assert!(!context.cancel.is_raised(Urgency::Stop));
-        self.0.lock().push(forced);
+        self.0.lock().stops.push(forced);
         Ok(())
     }
 
     fn look(&mut self, _context: &Context<'_>) -> Watched {
-        let reason = "fenced".to_owned();
-        Watched::Evicted { reason }
+        Taken::told()
+    }
+
+    fn footing(&mut self, _context: &Context<'_>, _by: Instant) -> Watched {
+        Taken::told()
     }
 }
 
@@ -93,23 +110,26 @@ impl Permit for Always {
     }
 }
 
-#[test]
-fn an_eviction_ends_everything_at_once_and_by_force() {
+const TASK: TaskIndex = match TaskIndex::new(0) {
+    Some(task) => task,
+    None => panic!(),
+};
+
+/// A worker that watches a task of two steps, and what it says.
+fn watching(deeds: &Arc<Mutex<Deeds>>) -> (Worker, crossbeam_channel::Receiver<Said>) {
     let text = "[cluster]\nname = 't'\nid = '0123456789abcdef0123456789abcdef'\n\
                 secret = '/s'\ndetect = '500ms'\n[watchdog]\nstand-in = '/w'\n\
                 [[node]]\nname = 'a'\nid = 1\n[[task]]\nname = 'files'\n\
                 [[task.object]]\nname = 'data'\nkind = 'process'\ncommand = ['/bin/a']\n\
-                [[task.object]]\nname = 'more'\nkind = 'process'\ncommand = ['/bin/b']\n";
+                step = 1\n[[task.object]]\nname = 'more'\nkind = 'process'\n\
+                command = ['/bin/b']\nstep = 2\n";
     let config = Config::parse(text, &crate::object::kind_rows()).unwrap();
-    let stops = Arc::new(Mutex::new(Vec::new()));
-    let shared = Arc::clone(&stops);
     let tree = Tree::new(&config.tasks()[0], |_, _| {
-        Box::new(Taken(Arc::clone(&shared)))
+        Box::new(Taken(Arc::clone(deeds)))
     });
     let (queue, said) = crossbeam_channel::unbounded();
-    let task = TaskIndex::new(0).unwrap();
-    let mut worker = Worker {
-        task,
+    let worker = Worker {
+        task: TASK,
         tree,
         mailbox: Arc::new(Mailbox::new().unwrap()),
         mouth: Mouth {
@@ -124,16 +144,43 @@ fn an_eviction_ends_everything_at_once_and_by_force() {
         watching: true,
         epoch: 7,
     };
-    worker.look(0);
-    assert_eq!(*stops.lock(), [true, true]);
+    (worker, said)
+}
+
+/// The task was ended by force, nothing of it was started again, and the last word names the
+/// object that was taken.
+fn assert_ended(worker: &Worker, deeds: &Deeds, said: &crossbeam_channel::Receiver<Said>) {
+    assert_eq!((deeds.starts, &deeds.stops[..]), (0, &[true, true][..]));
     assert!(!worker.watching);
-    let last = said.try_iter().last().unwrap();
     let failure = Failure {
         object: "data".to_owned(),
         reason: "fenced".to_owned(),
         stopped: true,
     };
-    assert_eq!(last, Said::Lost { task, failure });
+    let last = said.try_iter().last().unwrap();
+    assert_eq!(
+        last,
+        Said::Lost {
+            task: TASK,
+            failure
+        }
+    );
+}
+
+#[test]
+fn an_eviction_ends_everything_at_once_and_by_force() {
+    let deeds = Arc::default();
+    let (mut worker, said) = watching(&deeds);
+    worker.look(0);
+    assert_ended(&worker, &deeds.lock(), &said);
+}
+
+#[test]
+fn nothing_is_started_again_upon_what_another_owns() {
+    let deeds = Arc::default();
+    let (mut worker, said) = watching(&deeds);
+    worker.mend(1, "more", "it ended".to_owned());
+    assert_ended(&worker, &deeds.lock(), &said);
 }
 
 #[test]

@@ -330,6 +330,39 @@ fn the_slower_of_two_learns_by_one_read_that_it_has_lost() {
     assert!(table.orders(0).is_empty());
 }
 
+/// Something on the way has sent the change twice, and lost the answer to the first.
+#[test]
+fn a_change_that_is_refused_at_its_second_sending_was_done() {
+    for overtaken in [false, true] {
+        let mut table = Table::ready();
+        let (mine, others) = (value(1, 11), value(2, 21));
+        table.propose(0, &Value::default(), &mine);
+        table.store(0);
+        let change = table.change(0);
+        assert_eq!(table.disk.execute(&change), Compared::Done);
+        if overtaken {
+            table.read(1);
+            table.drain(1);
+            table.propose(1, &mine, &others);
+            table.run(1);
+            assert!(table.won(1, &others));
+        }
+        assert_eq!(table.disk.execute(&change), Compared::Miscompare);
+        table.compared(0, Compared::Miscompare);
+        table.orders(0);
+        table.read(0);
+        if !overtaken {
+            assert!(table.won(0, &mine));
+            continue;
+        }
+        let lost = News::Lost {
+            current: others.clone(),
+            unclear: true,
+        };
+        assert_eq!(table.drain(0)[..2], [News::Learned(others), lost]);
+    }
+}
+
 #[test]
 fn a_change_of_the_number_alone_costs_one_more_change() {
     let mut table = Table::ready();

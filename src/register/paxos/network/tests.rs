@@ -173,7 +173,9 @@ fn one_that_does_not_answer_keeps_all_from_changing_it() {
     trio.deaf = NodeSet::only(node(3));
     let deadline = trio.now + BACKOFF.times(100);
     trio.propose_until(0, &value(1, 11), deadline);
-    assert_eq!(trio.registers[0].awaited(), NodeSet::only(node(3)));
+    let asker = &trio.registers[0];
+    let awaited = asker.nodes.minus(asker.round.answered);
+    assert_eq!(awaited, NodeSet::only(node(3)));
     trio.wait(FAR);
     assert_eq!(trio.outcomes(), [News::GaveUp { unclear: false }]);
     assert!(
@@ -184,6 +186,19 @@ fn one_that_does_not_answer_keeps_all_from_changing_it() {
     trio.deaf = NodeSet::EMPTY;
     trio.propose(1, &value(1, 12));
     assert!(matches!(trio.outcomes()[..], [News::Won { .. }]));
+}
+
+#[test]
+fn one_that_does_not_answer_holds_nobody_up_once_the_disk_is_back() {
+    let mut trio = Trio::without_disk();
+    trio.deaf = NodeSet::EMPTY.with(node(3));
+    trio.propose(0, &value(1, 7));
+    assert_eq!(trio.outcomes(), []);
+    let asked_until = trio.now;
+    trio.set_disk(true);
+    trio.wait(asked_until + BACKOFF);
+    let won = |news: &News| matches!(news, News::Won { value: won, .. } if *won == value(1, 7));
+    assert!(trio.outcomes().iter().any(won));
 }
 
 #[test]

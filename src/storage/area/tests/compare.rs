@@ -131,6 +131,38 @@ fn one_lost_change_is_found_by_whom_it_belongs_to() {
     }
 }
 
+/// Who sends a command again because its answer was lost hears the refusal of the second one.
+#[test]
+fn a_change_that_is_sent_twice_is_won_once_and_named() {
+    let mut block = vec![0; SECTOR_LEN];
+    let mut contenders = [Contender::new(7, 20), Contender::new(8, 20)];
+    for round in 0..100 {
+        let seen = block.clone();
+        for contender in &mut contenders {
+            let Some(new) = contender.read(&seen) else {
+                continue;
+            };
+            let won = block == seen;
+            if won {
+                block = new;
+            }
+            let told = won && round % 5 != 0;
+            contender.answered(if told {
+                Compared::Done
+            } else {
+                Compared::Miscompare
+            });
+        }
+        contenders.reverse();
+    }
+    let reports = contenders.map(|contender| contender.report());
+    for report in reports {
+        assert_eq!(report.verdict, Verdict::Proved, "{report:?}");
+        assert!(report.repeated > 0 && report.won > report.repeated);
+    }
+    assert_eq!(reports[0].won + reports[1].won, reports[0].total);
+}
+
 #[test]
 fn alone_nothing_is_proved() {
     let [one, _] = contest(None, false);

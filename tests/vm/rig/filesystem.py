@@ -1,0 +1,98 @@
+"""File systems of the data volume: how one is made, where a file of it lies, whether it is sound.
+
+Each is made in an image, on the whole of it or in a partition. Nothing is mounted on this host.
+"""
+
+import re
+import struct
+import subprocess
+
+MIB = 1 << 20
+BLOCK = 4096
+# Where the partition begins, if there is one.
+PARTITION = MIB
+SECTOR = 512
+# Of a partition in the table of a PC.
+LINUX = 0x83
+
+
+class Ext4:
+    """`offset` is where it begins in the image, in bytes; 0 means that there is no partition."""
+
+    name = "ext4"
+    size = 96 * MIB
+
+    def __init__(self, offset=0):
+        self.offset = offset
+
+    def make(self, image, directory):
+        """Makes the image, with what lies in this directory in the file system's root."""
+        blocks = (self.size - self.offset) // BLOCK
+        first = table(self.offset // SECTOR, blocks * BLOCK // SECTOR) if self.offset else b""
+        fresh(image, self.size, first)
+        run(["mkfs.ext4", "-q", "-F", "-b", str(BLOCK), "-E", f"offset={self.offset}",
+             "-d", str(directory), str(image), str(blocks)])
+
+    def places(self, image, name):
+        """Where the blocks of a file in the root lie, in bytes from the image's beginning."""
+        told = run(["debugfs", "-R", f"blocks /{name}", self._part(image)])
+        return [int(word) * BLOCK + self.offset for word in told.split()]
+
+    def check(self, image):
+        """What the file system's own check says while it is not mounted; empty if it is clean."""
+        return complaint(["fsck.ext4", "-fn", self._part(image)])
+
+    def _part(self, image):
+        return f"{image}?offset={self.offset}"
+
+
+class Xfs:
+    name = "xfs"
+    # mkfs.xfs takes no less than 300 MB.
+    size = 320 * MIB
+    offset = 0
+
+    def make(self, image, directory):
+        fresh(image, self.size)
+        prototype = directory.with_suffix(".proto")
+        files = "".join(f"{one.name} ---644 0 0 {one}\n" for one in directory.iterdir())
+        prototype.write_text(f"none\n0 0\nd--755 0 0\n{files}$\n")
+        run(["mkfs.xfs", "-q", "-f", "-b", f"size={BLOCK}", "-p", str(prototype), str(image)])
+        prototype.unlink()
+
+    def places(self, image, name):
+        told = run(["xfs_db", "-r", "-f", "-c", "sb 0", "-c", "p agblocks", "-c", f"path /{name}",
+                    "-c", "bmap", str(image)])
+        group = int(re.search(r"agblocks = (\d+)", told).group(1))
+        extents = re.findall(r"startblock \d+ \((\d+)/(\d+)\) count (\d+)", told)
+        return [(int(number) * group + int(first) + at) * BLOCK
+                for number, first, count in extents for at in range(int(count))]
+
+    def check(self, image):
+        return complaint(["xfs_repair", "-n", "-f", str(image)])
+
+
+# By the names that a cluster's settings choose them by.
+FILE_SYSTEMS = {"ext4": Ext4(), "partition": Ext4(PARTITION), "xfs": Xfs()}
+
+
+def fresh(image, size, first=b""):
+    """An empty image, but for these bytes at its beginning."""
+    with open(image, "wb") as file:
+        file.write(first)
+        file.truncate(size)
+
+
+def table(first, count):
+    """The first sector of a disk with one partition, in sectors."""
+    entry = struct.pack("<B3sB3sII", 0, b"\xfe\xff\xff", LINUX, b"\xfe\xff\xff", first, count)
+    return bytes(446) + entry + bytes(48) + b"\x55\xaa"
+
+
+def run(command):
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def complaint(command):
+    result = subprocess.run(command, capture_output=True, text=True)
+    return "" if result.returncode == 0 else result.stdout + result.stderr

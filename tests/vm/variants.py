@@ -1,0 +1,87 @@
+"""The same faults on other clusters: another file system, a partition, a third node."""
+
+from rig.cluster import HEARTBEATS, now
+from rig.guest import until
+from scenarios import (await_writes, expect, finish, needs, paused, power_cut, refuse_late, report,
+                       report_gap)
+
+
+def xfs_power_cut(cluster):
+    """The owner of an XFS loses power while it writes: its journal is replayed by the heir."""
+    power_cut(cluster)
+
+
+def xfs_paused(cluster):
+    """The owner of an XFS wakes up after ten seconds and believes its lease: its journal is refused
+    like its data, and it lets go of a file system that has shut itself down."""
+    paused(cluster)
+
+
+def partition(cluster):
+    """The volume is a partition: the disk that it lies on is reserved, and the rest is the same."""
+    power_cut(cluster)
+
+
+def three_nodes(cluster):
+    """Of three nodes the owner loses power: one of the others takes over. Then that one does, and
+    the last goes on alone. With all three back the owner is cut off from cables and volumes: it
+    lets go, and one of the two that still see each other takes over."""
+    cluster.client.forget()
+    await_writes(cluster)
+    first, start = cluster.owner(), now()
+    first.power_cut()
+    second = successor(cluster, first)
+    second.power_cut()
+    third = successor(cluster, first, second)
+    await_writes(cluster)
+    for node in [first, second]:
+        node.power_on()
+    cluster.await_whole()
+    expect(cluster.owner() is third, "the task went back by itself")
+    finish(cluster, start)
+    cut_off_one(cluster)
+
+
+def cut_off_one(cluster):
+    """The owner loses its cables to the others and both its volumes."""
+    await_writes(cluster)
+    owner, start = cluster.owner(), now()
+    boots = {node.name: node.agent.boot_id for node in cluster.others(owner)}
+    cluster.switch.cut(owner.name, HEARTBEATS)
+    owner.beat.hold_requests()
+    owner.data.hold_requests()
+    heir = successor(cluster, owner)
+    # A machine whose watchdog resets it while its path hangs comes back only with the path.
+    until("the owner to fall silent", lambda: not cluster.client.heard(owner.name, now() - 0.5))
+    taken = now()
+    cluster.switch.heal()
+    owner.beat.heal()
+    owner.data.heal()
+    cluster.await_whole()
+    until("the former owner to let go", lambda: not owner.holds(), 60)
+    refuse_late(owner, taken)
+    expect(cluster.owner() is heir, "the task went back by itself")
+    after = {node.name: node.agent.boot_id for node in cluster.others(owner)}
+    expect(after == boots, "a node was reset that needed none")
+    finish(cluster, start)
+
+
+def successor(cluster, *gone):
+    """Waits until one of the others has the task, and only that one has anything of it."""
+    start = now()
+    left = {node.name for node in cluster.others(*gone)}
+    heir = cluster.node(until(f"one of {sorted(left)} to answer",
+                              lambda: cluster.client.owner() in left and cluster.client.owner()))
+    report_gap(cluster, start)
+    holders = [node.name for node in cluster.others(*gone) if node.holds()]
+    expect(holders == [heir.name], f"{heir.name} answers, and {holders} have something of the task")
+    report(f"{heir.name} has taken over, of {sorted(left)}")
+    return heir
+
+
+needs(xfs_power_cut, filesystem="xfs")
+needs(xfs_paused, filesystem="xfs")
+needs(partition, filesystem="partition")
+needs(three_nodes, nodes=3)
+
+ALL = [xfs_power_cut, xfs_paused, partition, three_nodes]
