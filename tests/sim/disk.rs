@@ -134,6 +134,8 @@ pub(crate) struct DiskThread {
     /// Blocks as last handed on.
     pub(crate) known: Option<Seen>,
     pub(crate) up: Option<bool>,
+    /// The thread was to read when it was stopped.
+    pub(crate) sleeps: bool,
     /// The device answers nothing before this true moment.
     pub(crate) hung_until: u64,
     /// Every operation fails.
@@ -153,7 +155,7 @@ impl DiskThread {
     /// The core and its threads are gone; what the kernel has been given goes on.
     pub(crate) fn core_gone(&mut self) {
         self.reads.clear();
-        self.again = false;
+        (self.again, self.sleeps) = (false, false);
         self.next_slot = None;
         self.handed.clear();
         self.known = None;

@@ -276,9 +276,7 @@ impl World {
         self.nodes[i].fit = fit;
         self.nodes[i].unfit_lately |= !fit;
         if self.nodes[i].runner_up {
-            let core = self.nodes[i].core_life;
-            let event = Box::new(Event::Report(Report::Fit { tasks: fit }));
-            self.after(1, i, Ev::Tell { core, event });
+            self.report(i, Report::Fit { tasks: fit });
         }
     }
 

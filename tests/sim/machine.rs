@@ -223,9 +223,6 @@ impl World {
             self.after(1, i, Ev::Drain { core, link });
         }
         self.deliver(i, In::Tick);
-        for d in 0..self.disks.len() {
-            self.after(2, i, Ev::DiskCycle { d, core });
-        }
         if self.plan.files.late {
             let delay = self.rng.skewed(self.plan.timing.heartbeat.0);
             self.after(delay, i, Ev::FileSpeaks { core });
@@ -370,6 +367,7 @@ impl World {
             }
             _ => {}
         }
+        self.disks_wake(i);
         let life = self.nodes[i].core_life;
         for item in waiting {
             if self.nodes[i].core_life == life {

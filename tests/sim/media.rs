@@ -122,15 +122,24 @@ impl World {
         }
     }
 
-    pub(crate) fn disk_cycle(&mut self, i: usize, d: usize, core: u64) {
-        if self.nodes[i].core_life != core {
-            return;
-        }
-        if !self.nodes[i].core_paused(self.now) && self.nodes[i].disks[d].reads.is_empty() {
+    /// The disk thread has tried to write a frame; it reads what the others have written, if no
+    /// read is still under way. It may have to sleep before that.
+    fn read_after_frame(&mut self, i: usize, d: usize) {
+        let sleeps = self.nodes[i].core_paused(self.now);
+        let node = &mut self.nodes[i];
+        node.disks[d].sleeps = sleeps;
+        if node.engine.is_some() && node.disks[d].reads.is_empty() && !sleeps {
             self.issue_read(i, d);
         }
-        let next = self.plan.timing.heartbeat.0 + self.rng.below(self.plan.jitter);
-        self.after(next, i, Ev::DiskCycle { d, core });
+    }
+
+    /// The disk threads run again.
+    pub(crate) fn disks_wake(&mut self, i: usize) {
+        for d in 0..self.disks.len() {
+            if self.nodes[i].disks[d].sleeps {
+                self.read_after_frame(i, d);
+            }
+        }
     }
 
     pub(crate) fn issue_read(&mut self, i: usize, d: usize) {
@@ -366,12 +375,16 @@ impl World {
     // ---- heartbeats through slots ----
 
     fn start_slot_write(&mut self, i: usize, d: usize) {
-        if self.nodes[i].disks[d].slot.is_some() || self.nodes[i].disks[d].lost {
+        if self.nodes[i].disks[d].slot.is_some() {
             return;
         }
         let Some(frame) = self.nodes[i].disks[d].next_slot.take() else {
             return;
         };
+        if self.nodes[i].disks[d].lost {
+            self.read_after_frame(i, d);
+            return;
+        }
         self.number += 1;
         let write = self.number;
         self.nodes[i].disks[d].slot = Some((write, frame));
@@ -398,6 +411,7 @@ impl World {
             return;
         }
         self.nodes[i].disks[d].slot = None;
+        self.read_after_frame(i, d);
         self.start_slot_write(i, d);
     }
 }

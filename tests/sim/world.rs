@@ -51,10 +51,6 @@ pub(crate) enum Ev {
         core: u64,
         link: u8,
     },
-    DiskCycle {
-        d: usize,
-        core: u64,
-    },
     Sample {
         d: usize,
         read: u64,
@@ -356,7 +352,6 @@ impl World {
             Ev::RecordEnds { record } => self.record_ends(i, record),
             Ev::FileSpeaks { core } => self.file_speaks(i, core),
             Ev::Drain { core, link } => self.drain(i, core, link),
-            Ev::DiskCycle { d, core } => self.disk_cycle(i, d, core),
             Ev::Sample { d, read, late } => self.sample(i, d, read, late),
             Ev::Order { runner, order } => self.take_order(i, runner, order),
             Ev::PowerOrder {

@@ -169,11 +169,14 @@ impl Troubles {
             Place::Path { from, to, .. } => about.contains(&from) && about.contains(&to),
             Place::Link { .. } => true,
         };
+        let after = |to: u64| to.saturating_add(self.shortest);
         let spells = self
             .spells()
-            .filter(|(place, from, to)| of(place) && *from < now && *to > begin);
+            .filter(|(place, from, to)| of(place) && *from < now && after(*to) > begin);
         let spells: Vec<_> = spells.collect();
-        let edges = spells.iter().flat_map(|(_, from, to)| [*from, *to]);
+        let edges = spells
+            .iter()
+            .flat_map(|(_, from, to)| [*from, *to, after(*to)]);
         let mut edges: Vec<u64> = edges.filter(|edge| (begin..now).contains(edge)).collect();
         edges.extend([begin, now, self.networks_bad_until, self.disks_bad_until]);
         edges.retain(|edge| (begin..=now).contains(edge));
@@ -182,16 +185,19 @@ impl Troubles {
         let (mut longest, mut since, mut until) = (0, 0, None);
         for pair in edges.windows(2) {
             let at = pair[0];
+            let in_spell = |until: fn(u64, u64) -> u64| {
+                let at_work = spells
+                    .iter()
+                    .filter(move |(_, from, to)| *from <= at && until(*to, self.shortest) > at);
+                at_work.map(|(place, ..)| *place).collect()
+            };
             let moment = Moment {
                 networks: self.networks,
                 disks: self.disks,
                 networks_bad: at < self.networks_bad_until,
                 disks_bad: at < self.disks_bad_until,
-                bad: spells
-                    .iter()
-                    .filter(|(_, from, to)| *from <= at && *to > at)
-                    .map(|(place, ..)| *place)
-                    .collect(),
+                bad: in_spell(|to, _| to),
+                lately: in_spell(u64::saturating_add),
             };
             if bad(&moment) {
                 // Frames come once in a heartbeat: none need come in a shorter break.
@@ -261,8 +267,8 @@ impl Troubles {
             return true;
         }
         let hidden = |other: usize| {
-            let disk = |moment: &Moment| moment.disk_bad(other) || moment.still(other);
-            self.longest(begin, now, &[other], disk) > 0
+            let disk = |moment: &Moment| !moment.share_most(node, other) || moment.still(other);
+            self.longest(begin, now, &[node, other], disk) > 0
         };
         !knows && (0..self.nodes).any(hidden)
     }
@@ -275,12 +281,23 @@ struct Moment {
     networks_bad: bool,
     disks_bad: bool,
     bad: Vec<Place>,
+    /// The same, or was so a heartbeat ago at most.
+    lately: Vec<Place>,
 }
 
 impl Moment {
     fn disk_bad(&self, node: usize) -> bool {
         let of = |place: &&Place| place.is_disk_of(node);
         self.disks_bad || self.bad.iter().filter(of).count() > self.disks / 2
+    }
+
+    /// Does one read a majority of the disks that the other can write?
+    fn share_most(&self, one: usize, two: usize) -> bool {
+        let is_good = |disk: &usize| {
+            let ends = [one, two].map(|node| Place::Disk { node, disk: *disk });
+            !ends.iter().any(|place| self.bad.contains(place))
+        };
+        !self.disks_bad && (0..self.disks).filter(is_good).count() > self.disks / 2
     }
 
     fn still(&self, node: usize) -> bool {
@@ -292,11 +309,12 @@ impl Moment {
         !self.hears(one, two) || !self.hears(two, one)
     }
 
-    /// Do frames of `from` reach `to` on any medium?
+    /// Do frames of `from` reach `to` on any medium? What a disk has not taken, or shown, the next
+    /// heartbeat brings.
     fn hears(&self, from: usize, to: usize) -> bool {
         let by_disk = (0..self.disks).any(|disk| {
             let ends = [from, to].map(|node| Place::Disk { node, disk });
-            !self.disks_bad && !ends.iter().any(|place| self.bad.contains(place))
+            !self.disks_bad && !ends.iter().any(|place| self.lately.contains(place))
         });
         self.hears_by_network(from, to) || by_disk
     }

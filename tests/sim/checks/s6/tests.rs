@@ -26,16 +26,16 @@ fn no_single_medium_justifies_an_eviction() {
     assert!(!by_1(&troubles, now), "the disk is well");
     troubles.note(
         Place::Disk { node: 1, disk: 0 },
+        from - 20 * MS,
         from - 10 * MS,
-        from + 40 * MS,
     );
     assert!(!by_1(&troubles, now), "too short together");
     troubles.note(
         Place::Disk { node: 1, disk: 0 },
         from + 40 * MS,
-        from + 60 * MS,
+        from + 50 * MS,
     );
-    assert!(by_1(&troubles, now));
+    assert!(by_1(&troubles, now), "the next heartbeat is lost too");
     let by_2 = troubles.justify_eviction((0, true), 2, now, now);
     assert!(!by_2, "another pair");
     let later = now + 3_000 * MS;
