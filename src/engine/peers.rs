@@ -191,13 +191,6 @@ impl Peers {
         &self.peers[node.index()]
     }
 
-    /// This node stood still for so much longer than it should: no silence of theirs.
-    pub(super) fn excuse(&mut self, span: Span) {
-        for peer in &mut self.peers {
-            peer.listed_alive += span;
-        }
-    }
-
     /// Is anybody looked for once more before he is suspected?
     pub(super) fn is_looked_for(&self) -> bool {
         self.peers.iter().any(|peer| peer.looking.is_some())

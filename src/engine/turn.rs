@@ -23,9 +23,6 @@ impl Engine {
                 None,
                 format!("this node stood still for {} ms", gap.as_ms()),
             );
-        } else if gap > self.timing().heartbeat {
-            // What others sent meanwhile waits to be read; on a disk it was not even asked for.
-            self.peers.excuse(gap - self.timing().heartbeat);
         }
         self.now = now;
     }
