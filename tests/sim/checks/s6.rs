@@ -446,9 +446,13 @@ impl World {
     fn judge_movement(&mut self, task: usize, before: &View, view: &View, id: (u64, u64)) {
         let (old, new) = (&before.tasks[task], &view.tasks[task]);
         let bit = 1 << task;
+        if let (Some(heir), true) = (new.heir, new.heir != old.heir) {
+            self.nodes[heir.index()].held[task].trouble = false;
+        }
         if let (Some(owner), true) = (new.owner, new.owner != old.owner) {
             let node = &mut self.nodes[owner.index()];
-            node.held[task].trouble = false;
+            // An heir has run it already, and it may have failed since.
+            node.held[task].trouble &= new.owner == old.heir;
             node.unfit_lately = (node.unfit_lately & !bit) | (!node.fit & bit);
         }
         let Some(owner) = old.owner else { return };
