@@ -1,9 +1,10 @@
-//! Registers of 2 to 4 nodes on one simulated disk, one seed per run, no threads.
+//! Registers of 2 to 4 nodes on one or three simulated disks, one seed per run, no threads.
 //!
 //! A run has a phase of faults (crashes with the write landing or not, errors of unknown outcome,
-//! torn copies, unreadable blocks, hung I/O, duels, a disk that is gone for some or for all, lost
+//! torn copies, unreadable blocks, hung I/O, duels, disks that are gone for some or for all, lost
 //! and late messages, files that fail) and a phase without, in which everybody must
-//! win once. The checks stand in `chain.rs`, the disk in `disk.rs`; both know nothing of the
+//! win once. One disk of three may be gone for
+//! good. The checks stand in `chain.rs`, the disks in `disk.rs`; both know nothing of the
 //! implementation but what stands on the disk and what it reports.
 //!
 //! ```text

@@ -67,6 +67,19 @@ impl Config {
         &self.links
     }
 
+    /// The register's disks: the links of kind disk in the order of the file.
+    pub fn disks(&self) -> impl Iterator<Item = &LinkConfig> {
+        let links = self.links.iter();
+        links.filter(|link| matches!(link.kind, LinkKind::Disk { .. }))
+    }
+
+    /// Position of a link among the register's disks.
+    #[must_use]
+    pub fn disk_position(&self, link: &LinkConfig) -> u8 {
+        let before = self.disks().filter(|disk| disk.index < link.index);
+        before.count() as u8
+    }
+
     /// What resets a node that hangs.
     #[must_use]
     pub fn watchdog(&self) -> &WatchdogConfig {

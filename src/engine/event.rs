@@ -55,6 +55,8 @@ pub enum Event {
     },
     /// A read of the register has ended.
     DiskRead {
+        /// Position of the disk among those of the register.
+        disk: u8,
         /// Before the read was issued.
         begun: Instant,
         /// After it had returned.
@@ -64,16 +66,22 @@ pub enum Event {
     },
     /// A read of the register blocks has failed.
     DiskReadFailed {
+        /// Position of the disk among those of the register.
+        disk: u8,
         /// When it was begun.
         begun: Instant,
     },
     /// The write that was ordered is on the disk.
     DiskWritten {
+        /// Position of the disk among those of the register.
+        disk: u8,
         /// After it had returned.
         at: Instant,
     },
     /// The write that was ordered has failed; it may have landed, and is not in flight any more.
     DiskWriteFailed {
+        /// Position of the disk among those of the register.
+        disk: u8,
         /// After it had returned.
         at: Instant,
     },
@@ -139,8 +147,13 @@ pub enum Action {
     Send(Frame),
     /// Send this packet on every network link, with the link's own number in it. May be lost.
     Mail(Packet),
-    /// Read or change the register.
-    Disk(DiskOrder),
+    /// Read or change the register on one of its disks.
+    Disk {
+        /// Position of the disk among those of the register.
+        disk: u8,
+        /// What to do there.
+        order: DiskOrder,
+    },
     /// Put this record of the node's own votes into its file.
     Keep(Block),
     /// Have the runner do something.

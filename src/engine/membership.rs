@@ -321,11 +321,12 @@ impl Engine {
     /// Who changed it was alive then, even if nothing else was heard of it.
     fn has_watched(&self) -> bool {
         let watched = self
+            .disks
             .read_since
             .max(Some(self.started_at))
             .max(Some(self.view_known_at))
             .max(Some(self.trusted_at));
-        self.read_since.is_some()
+        self.disks.read_since.is_some()
             && watched.is_some_and(|since| self.now.since(since) >= self.timing().detect)
     }
 

@@ -16,6 +16,7 @@
 
 mod changes;
 mod command;
+mod disks;
 mod event;
 mod fencing;
 mod lease;
@@ -50,10 +51,11 @@ use crate::model::{
     ClusterId, ConfigHash, Incarnation, LINKS_MAX, NODES_MAX, NodeId, NodeSet, TASKS_MAX,
     TaskIndex, trimmed_array,
 };
-use crate::register::{MAIL_MAX, Memory, Register, VALUE_MAX};
+use crate::register::{DISKS_MAX, MAIL_MAX, Memory, Register, VALUE_MAX};
 use crate::time::{Instant, Span};
 use changes::Proposal;
 use command::Waiting;
+use disks::Disks;
 use fencing::Power;
 use lease::Lease;
 use peers::{Peers, Sent};
@@ -96,6 +98,8 @@ pub struct Setup {
     pub networks: u64,
     /// Nodes that the others can switch off.
     pub fences: NodeSet,
+    /// Number of disks that the register is on, one or three.
+    pub disks: u8,
 }
 
 /// What an earlier core of this life left to its successor.
@@ -181,21 +185,19 @@ pub struct Engine {
     distrust: Option<Instant>,
     /// Somebody else uses this node's id.
     doppelganger_at: Option<Instant>,
-    doppelganger: Option<(Incarnation, u64)>,
+    /// The last frame with this node's id but of another life, by disk; networks are with the
+    /// first.
+    doppelganger: [Option<(Incarnation, u64)>; DISKS_MAX],
     member_since: Instant,
     sequence: u64,
     next_beat: Instant,
     urgent: bool,
     next_op: u64,
-    last_read: Option<Instant>,
-    read_ok: bool,
-    /// Since when reads have succeeded without a failure between.
-    read_since: Option<Instant>,
+    disks: Disks,
     /// Silence before this does not count: this node was not listening.
     trusted_at: Instant,
     read_wanted_for: u64,
     mail: Mail,
-    disk_seen: crate::register::Seen,
     random: u64,
     actions: VecDeque<Action>,
     alarms: Vec<String>,
@@ -203,17 +205,18 @@ pub struct Engine {
 }
 
 /// Actions that may wait to be fetched; the caller fetches all after every event, and one event
-/// causes at most a frame, two disk orders, a record of its own votes, a few messages, one order
-/// and a few records for each task, and one order and a record for each node's power. The register
-/// is emptied twice in a turn.
-const ACTIONS_MAX: usize = 16 + 6 * TASKS_MAX + 2 * NODES_MAX + 2 * MAIL_MAX * PARTS_MAX;
+/// causes at most a frame, two orders for each disk, a record of its own votes, a few messages, one
+/// order and a few records for each task, and one order and a record for each node's power. The
+/// register is emptied twice in a turn.
+const ACTIONS_MAX: usize =
+    16 + 4 * DISKS_MAX + 6 * TASKS_MAX + 2 * NODES_MAX + 2 * MAIL_MAX * PARTS_MAX;
 
 /// Longest engine that is reckoned with, in bytes as postcard writes it, for 64 nodes and 64 tasks:
-/// the blocks of the disk as last read, two dozen values in the register's hands, an unfinished
-/// message of each node, what is known of each node and task, own frames, commands; and as much
-/// text of objects, links and devices as the runner can say in one message.
-pub const WRITTEN_MAX: usize = NODES_MAX * (VALUE_MAX + 64)
-    + 24 * (VALUE_MAX + 64)
+/// the blocks of three disks as last read, three dozen values in the register's hands, an
+/// unfinished message of each node, what is known of each node and task, own frames, commands; and
+/// as much text of objects, links and devices as the runner can say in one message.
+pub const WRITTEN_MAX: usize = DISKS_MAX * NODES_MAX * (VALUE_MAX + 64)
+    + 36 * (VALUE_MAX + 64)
     + NODES_MAX * (MESSAGE_MAX + 64)
     + NODES_MAX * 512
     + TASKS_MAX * 256
@@ -234,7 +237,8 @@ impl Engine {
         let mut local = [Local::Stopped; TASKS_MAX];
         local[..setup.tasks.len()].fill(Local::Unknown);
         let mut engine = Engine {
-            register: Register::new(setup.me, nodes, setup.seed, backoff, setup.memory.clone()),
+            register: Register::new(setup.me, nodes, setup.seed, backoff, setup.memory.clone())
+                .on_disks(usize::from(setup.disks)),
             names: (1..=64u8).map(|id| name_of(&setup, id)).collect(),
             now,
             started_at: now,
@@ -261,19 +265,16 @@ impl Engine {
             left: false,
             distrust: None,
             doppelganger_at: None,
-            doppelganger: None,
+            doppelganger: [None; DISKS_MAX],
             member_since: now,
             sequence: setup.first_sequence,
             next_beat: now,
             urgent: false,
             next_op: setup.seed | 1,
-            last_read: None,
-            read_ok: false,
-            read_since: None,
+            disks: Disks::new(setup.disks),
             trusted_at: now,
             read_wanted_for: 0,
             mail: Mail::default(),
-            disk_seen: crate::register::Seen::Blocks(Vec::new()),
             random: setup.seed,
             actions: VecDeque::with_capacity(ACTIONS_MAX),
             alarms: Vec::new(),

@@ -9,7 +9,7 @@ use crate::frame::{Flags, Frame, TaskReport};
 use crate::model::{
     Incarnation, LINKS_MAX, NODES_MAX, NodeId, TASKS_MAX, TaskIndex, TaskState, trimmed_array,
 };
-use crate::time::Instant;
+use crate::time::{Instant, Span};
 
 /// Own frames whose sending is remembered: more than can be sent within a lease.
 const SENT_MAX: usize = 256;
@@ -95,7 +95,7 @@ impl Peer {
 
     /// The number to echo to it. While its known life speaks, no other life is listened to, so that
     /// a replayed old frame cannot take its place.
-    pub(super) fn echo(&self, now: Instant, quiet: crate::time::Span) -> u32 {
+    pub(super) fn echo(&self, now: Instant, quiet: Span) -> u32 {
         let speaks = self.alive_at.is_some_and(|at| now.since(at) <= quiet);
         match self.newcomer {
             Some((_, sequence)) if !speaks => sequence as u32,
@@ -112,7 +112,7 @@ impl Peer {
 
     /// May a frame of this life be listened to? While its known life speaks, only a later daemon of
     /// the same boot may take its place: a replay, whatever it echoes by chance, must not.
-    pub(super) fn may_be(&self, life: Incarnation, now: Instant, quiet: crate::time::Span) -> bool {
+    pub(super) fn may_be(&self, life: Incarnation, now: Instant, quiet: Span) -> bool {
         let Some(known) = self.incarnation.filter(|known| *known != life) else {
             return true;
         };
@@ -125,12 +125,7 @@ impl Peer {
     }
 
     /// Takes over what a newer fresh frame says. Returns false for one that is not newer.
-    pub(super) fn absorb(
-        &mut self,
-        now: Instant,
-        frame: &Frame,
-        silence: crate::time::Span,
-    ) -> bool {
+    pub(super) fn absorb(&mut self, now: Instant, frame: &Frame, silence: Span) -> bool {
         let same_life = self.incarnation == Some(frame.incarnation);
         if same_life && frame.sequence <= self.sequence {
             return false;

@@ -1,6 +1,6 @@
 //! Which quorum can change the view now, and what the registers say to each other.
 //!
-//! Usually the shared disk and the node that asks are enough. While the disk does not answer every
+//! Usually the shared disk, or two of three, and the node that asks are enough. Without them every
 //! configured node must agree, over the networks; so a lost disk costs no command as long as all
 //! nodes are there. What was agreed without the disk is told to whoever cannot read it there.
 
@@ -26,16 +26,10 @@ pub(super) struct Mail {
 }
 
 impl Engine {
-    /// Has the disk shown the register's blocks lately?
-    pub(super) fn disk_answers(&self) -> bool {
-        let fresh = |at| self.now.since(at) <= self.timing().suspect;
-        self.read_ok && self.last_read.is_some_and(fresh)
-    }
-
     /// Can a change of the view be decided at all, as far as can be seen from here?
     pub(super) fn can_change(&self) -> bool {
         let all = || self.is_member() && self.missing_voters().is_empty();
-        self.register.halted().is_none() && (self.read_ok || all())
+        self.register.halted().is_none() && (self.disks.are_read() || all())
     }
 
     /// Nodes that would have to agree to a change without the disk, and cannot now.

@@ -105,7 +105,7 @@ impl Engine {
     fn register_status(&self, now: Instant) -> RegisterStatus {
         RegisterStatus {
             reachable: self.disk_answers(),
-            read_ms: self.last_read.map(|at| now.since(at).as_ms_f64()),
+            read_ms: self.disks.last_read().map(|at| now.since(at).as_ms_f64()),
             trouble: self.register.trouble().map(trouble_words),
             missing_voters: self.missing_voters().iter().collect(),
             refused_messages: self.mail.refused,
@@ -217,6 +217,10 @@ pub(super) fn trouble_words(trouble: Trouble) -> String {
     match trouble {
         Trouble::ReadFailed => "the register's disk cannot be read".into(),
         Trouble::Damaged(nodes) => format!("the register blocks of nodes {nodes:?} are damaged"),
+        Trouble::Mixed => {
+            "one of the register's disks is formatted for compare-and-write and does not count"
+                .into()
+        }
         Trouble::RecordDamaged => "the register's record on the disk is damaged".into(),
         Trouble::ValueLost => {
             "what the register's record on the disk names is not there, and this node does not \

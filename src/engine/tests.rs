@@ -42,6 +42,7 @@ fn engine(resumed: Option<Resumed>) -> Engine {
         memory: Memory::Nothing,
         networks: 1,
         fences: NodeSet::EMPTY,
+        disks: 1,
     };
     Engine::new(setup, Instant(1_000_000_000))
 }

@@ -17,7 +17,7 @@ impl Engine {
             self.distrust = Some(now);
             self.next_beat = now;
             // What is left of the lease may be less than a heartbeat.
-            self.act(Action::Disk(register::Order::Read));
+            self.read_all();
             self.note(
                 Class::Warning,
                 None,
@@ -67,34 +67,20 @@ impl Engine {
     /// What became of the disk's reads and writes, and of the node's own file.
     fn take_in_storage(&mut self, event: Event) {
         match event {
-            Event::DiskRead { begun, ended, seen } => {
-                if let Some(seen) = seen {
-                    self.disk_seen = seen;
-                }
-                if !self.disk_answers() {
-                    // It hung, or failed: what happened on the disk meanwhile was not seen.
-                    self.read_since = None;
-                }
-                self.last_read = self.last_read.max(Some(begun));
-                self.read_since.get_or_insert(begun);
-                self.read_ok = true;
-                let seen = &self.disk_seen;
-                let event = register::Event::ReadDone { begun, ended, seen };
-                self.register.handle(self.now, event);
+            Event::DiskRead {
+                disk,
+                begun,
+                ended,
+                seen,
+            } => self.on_disk_read(disk, (begun, ended), seen),
+            Event::DiskReadFailed { disk, begun } => self.on_disk_read_failed(disk, begun),
+            Event::DiskWritten { disk, at } => {
+                let event = register::Event::Written { at };
+                self.register.handle_on(usize::from(disk), self.now, event);
             }
-            Event::DiskReadFailed { begun } => {
-                self.read_ok = false;
-                self.read_since = None;
-                self.register
-                    .handle(self.now, register::Event::ReadFailed { begun });
-            }
-            Event::DiskWritten { at } => {
-                self.register
-                    .handle(self.now, register::Event::Written { at });
-            }
-            Event::DiskWriteFailed { at } => {
-                self.register
-                    .handle(self.now, register::Event::WriteFailed { at });
+            Event::DiskWriteFailed { disk, at } => {
+                let event = register::Event::WriteFailed { at };
+                self.register.handle_on(usize::from(disk), self.now, event);
             }
             Event::DiskCompared { at, outcome } => {
                 self.register
@@ -171,7 +157,17 @@ impl Engine {
         while let Some(news) = self.register.poll_news() {
             self.on_news(news);
         }
-        while let Some(order) = self.register.poll_order() {
+        for disk in 0..self.setup.disks {
+            self.pump_disk(disk);
+        }
+        self.post();
+        if let Some(trouble) = self.register.halted() {
+            self.alarm(trouble_words(trouble));
+        }
+    }
+
+    fn pump_disk(&mut self, disk: u8) {
+        while let Some(order) = self.register.poll_order_on(usize::from(disk)) {
             let refusal = match order {
                 register::Order::Read => None,
                 register::Order::Write(_) => Some(register::Event::WriteFailed { at: self.now }),
@@ -182,14 +178,10 @@ impl Engine {
             };
             if let Some(event) = refusal.filter(|_| self.id_in_use()) {
                 // The block is somebody else's too: only its one owner may write it.
-                self.register.handle(self.now, event);
+                self.register.handle_on(usize::from(disk), self.now, event);
                 continue;
             }
-            self.act(Action::Disk(order));
-        }
-        self.post();
-        if let Some(trouble) = self.register.halted() {
-            self.alarm(trouble_words(trouble));
+            self.act(Action::Disk { disk, order });
         }
     }
 
@@ -213,7 +205,7 @@ impl Engine {
     fn on_frame(&mut self, link: u8, frame: &Frame) {
         let now = self.now;
         if frame.sender == self.me() {
-            self.on_own_id(frame);
+            self.on_own_id(link, frame);
             return;
         }
         if !self.configured(frame.sender) {
@@ -255,18 +247,20 @@ impl Engine {
         }
         if frame.epoch > self.view.epoch && frame.epoch > self.read_wanted_for {
             self.read_wanted_for = frame.epoch;
-            self.act(Action::Disk(register::Order::Read));
+            self.read_all();
         }
     }
 
     /// A frame that bears this node's own number but was not sent by this life of it. One is an
-    /// echo of an earlier life (the slot on the disk); two different ones are somebody alive.
-    fn on_own_id(&mut self, frame: &Frame) {
+    /// echo of an earlier life (the slot on the disk, of several disks on each another one); two
+    /// different ones are somebody alive.
+    fn on_own_id(&mut self, link: u8, frame: &Frame) {
         if frame.incarnation == self.setup.incarnation {
             return;
         }
         let seen = (frame.incarnation, frame.sequence);
-        match self.doppelganger.replace(seen) {
+        let disk = self.disk_of(usize::from(link)).unwrap_or(0);
+        match self.doppelganger[disk].replace(seen) {
             Some((life, sequence)) if life == seen.0 && sequence < seen.1 => {
                 if self.doppelganger_at.is_none() {
                     let text = format!("another machine uses this node's id {}", self.me());
@@ -290,7 +284,7 @@ impl Engine {
     fn settle_trust(&mut self) {
         let Some(since) = self.distrust else { return };
         let drained = self.drained_since(since);
-        let reread = self.last_read.is_some_and(|begun| begun >= since);
+        let reread = self.disks.last_read().is_some_and(|begun| begun >= since);
         let waited = self.now.since(since) > self.timing().heartbeat;
         if (drained && reread)
             || (waited && !self.disk_answers())
@@ -305,8 +299,9 @@ impl Engine {
 
     /// Has every link that is up emptied its socket since then?
     pub(super) fn drained_since(&self, since: Instant) -> bool {
-        let mut up = self.links.iter().filter(|link| link.up);
-        up.all(|link| link.drained.is_some_and(|begun| begun >= since))
+        let links = self.links.iter().enumerate();
+        let mut open = links.filter(|(link, view)| view.up && !self.is_silent_disk(*link));
+        open.all(|(_, view)| view.drained.is_some_and(|begun| begun >= since))
     }
 
     fn renew_lease(&mut self) {

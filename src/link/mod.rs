@@ -71,6 +71,8 @@ pub enum Medium {
         device: PathBuf,
         /// The highest id that is configured: slots up to here are read at every heartbeat.
         highest: NodeId,
+        /// Position among the register's disks.
+        disk: u8,
     },
 }
 
@@ -97,6 +99,7 @@ impl Medium {
                 Medium::Disk {
                     device: path.into(),
                     highest,
+                    disk: config.disk_position(link),
                 }
             }
         })

@@ -80,9 +80,11 @@ fn build(parameters: Parameters, counters: Arc<Counters>) -> Box<dyn Link> {
         } => Box::new(EthernetLink::new(
             parameters, interface, ethertype, counters,
         )),
-        Medium::Disk { device, highest } => {
-            Box::new(DiskLink::new(parameters, device, highest, counters))
-        }
+        Medium::Disk {
+            device,
+            highest,
+            disk,
+        } => Box::new(DiskLink::new(parameters, device, (highest, disk), counters)),
     }
 }
 

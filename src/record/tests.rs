@@ -54,6 +54,7 @@ fn setup() -> Setup {
         memory: Memory::Nothing,
         networks: 1,
         fences: NodeSet::EMPTY,
+        disks: 1,
     }
 }
 
@@ -83,6 +84,7 @@ fn events() -> Vec<Event> {
         Event::LinkState { link, up, reason },
         Event::Report(Report::Hello { found }),
         Event::DiskRead {
+            disk: 0,
             begun: Instant(1_000_000_000),
             ended: Instant(1_000_100_000),
             seen: Some(Seen::Blocks(vec![BlockSeen::Good(block), BlockSeen::Blank])),
@@ -307,7 +309,7 @@ fn what_is_no_record_of_ours_is_told_apart() {
     older[8..16].copy_from_slice(&(VERSION - 1).to_le_bytes());
     let refused = play(&older).unwrap_err();
     assert_eq!(refused, RecordError::Version(VERSION - 1));
-    let sentence = "this record has version 2; this program reads version 3";
+    let sentence = "this record has version 3; this program reads version 4";
     assert_eq!(refused.to_string(), sentence);
     let mut empty = record;
     empty[HEAD_WORDS * WORD..].fill(0);
@@ -356,6 +358,6 @@ fn the_layout_is_that_of_its_version() {
     // Raise VERSION with these: a program that reads a record otherwise must refuse it.
     assert_eq!(
         found,
-        (3, 608, 3_663_684_342, 1_545_366_146, (2847, 1_566_331_490))
+        (4, 616, 4_074_691_864, 1_545_366_146, (2858, 2_293_263_477))
     );
 }

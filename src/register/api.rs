@@ -113,7 +113,7 @@ pub enum Memory {
     Lost,
 }
 
-/// What to do on the disk. At most one read, and one of the others, is under way.
+/// What to do on a disk. At most one read, and one of the others, is under way on each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
     /// Begin a read of all blocks now. Any read begun after the order was polled answers it, so the
@@ -187,6 +187,8 @@ pub enum Trouble {
     ReadFailed,
     /// These nodes' blocks cannot be read or make no sense: no proof, no change until they can.
     Damaged(NodeSet),
+    /// One disk of several is formatted for compare-and-write; it does not count. Needs a human.
+    Mixed,
     /// The record is damaged: no proof, no change until it can be read.
     RecordDamaged,
     /// The record is good, but the value that it names is not where it should be, and this node

@@ -1,11 +1,11 @@
 //! The register: one small record that all nodes agree on, changed by compare-and-swap only.
 //!
 //! A pure state machine: it orders reads and writes, is told how they ended, and says what it
-//! knows. One lives in each node, in the thread that decides. The medium is one shared disk with a
-//! block per node that only this node writes ([Disk Paxos], Gafni and Lamport 2003) or, where the
-//! disk can, with one sector that changes by compare-and-write, and all nodes together while that
-//! disk is away. The rule for values is that of CASPaxos (Rystsov 2018): a ballot proposes either a
-//! successor of the newest value it found, or that value again.
+//! knows. One lives in each node, in the thread that decides. The medium is one shared disk, or two
+//! of three, with a block per node that only this node writes ([Disk Paxos], Gafni and Lamport
+//! 2003) or, where the one disk can, with one sector that changes by compare-and-write, and all
+//! nodes together while that medium is away. The rule for values is that of CASPaxos (Rystsov
+//! 2018): a ballot proposes either a successor of the newest value it found, or that value again.
 //!
 //! ```text
 //!          phase 1                                      phase 2
@@ -117,6 +117,51 @@
 //! Points 7, 8, 11 and 12 hold as they are; a network ballot has the promise of every node, so of
 //! the one that has accepted a lower disk ballot with the disk (14, 16) or will not any more.
 //!
+//! # On three disks
+//!
+//! Two of them decide; what follows holds for one disk as well, which is its own majority. Every
+//! disk has a block for each node, and to each the rules for a block apply by itself: one write at
+//! a time, never backwards. Only one disk alone can be changed by compare-and-write.
+//!
+//! ```text
+//!   write own block to all --on two--> read all --two, begun since then--> the phase has ended
+//!         '-- the third: when the write before it has ended, then at once the newest
+//! ```
+//!
+//! 21. *Ballot b is chosen* when its value is on two disks and two disks were read after that, each
+//!     as a whole, without a higher `mbal`. Let c be higher, and miss b where b was written and c
+//!     has read: it has looked there before the value landed, and `mbal` = c was on two disks by
+//!     then. One of these b's own read looks at, later, and finds c. So 1 holds, and all that rests
+//!     on it.
+//! 22. *No disk has the newest block of a node.* A life that has ended may have left a higher
+//!     `mbal` on one disk, with less accepted than the two others have by now. So the highest
+//!     `mbal` and the value of the highest `bal` are each taken from where they are, of the own
+//!     blocks too; and nothing is written to a disk that would take back either.
+//! 23. *A number used twice* harms nobody: a life that cannot see a ballot of an earlier one has
+//!     found it on no two disks, so nothing was accepted in it.
+//! 24. *Learned by reading*: the value was seen on two disks, and two were read after that, begun
+//!     when all reads that had shown it were over. What stands on one disk may yet be outbid.
+//! 25. *Proof* is dated by the earlier of the latest reads of two disks, *won* by the end of the
+//!     last read that counts. So a proof dated later rests on two disks read after the value was on
+//!     two: who is put out has no proof of after that, as with one disk. A node that reads one disk
+//!     only proves and changes nothing by it. Heartbeats through a disk prove what they prove on
+//!     any link, whatever becomes of the register there.
+//! 26. *A disk that hangs* takes part when it answers again. What lands there late was ordered
+//!     after what stands there, and is what this node has said at some time: it counts for its own
+//!     ballot, if anybody asks for that yet, and for nothing else. A write that has failed and that
+//!     a read has not found is ordered again, for the two others may not both be there.
+//! 27. *A disk that has lost its content is no empty voice.* The caller reports reads of a disk as
+//!     failed unless it is the one that was formatted for this place in this register. A disk that
+//!     shows less than it has shown in this life, or an own block that was not written, is out for
+//!     this life. A copy of one disk restored unseen while no node looks is beyond what is
+//!     promised, as it is with one disk.
+//! 28. *With the quorum of all nodes* two disks have in common what one has: the node that asks.
+//!     After a restart its voice is the highest of its file and of its own blocks on two disks, and
+//!     it is silent until these were read. What an earlier life has left on the third disk alone
+//!     is not its voice: it was accepted by nobody else and is read like any other block.
+//! 29. *Two disks gone* are the only disk gone. With one gone, a value that stands on one of the
+//!     others only is brought to both by a ballot, as in 12.
+//!
 //! What can go wrong is in [`Trouble`]. What no protocol on plain writes survives is a write that
 //! lands after its node has read the block again (an earlier life's, or one the array kept): the
 //! caller must make sure that an earlier daemon has exited, which it cannot while its I/O is under
@@ -128,6 +173,7 @@
 
 mod acceptor;
 mod api;
+mod disks;
 mod message;
 mod own;
 mod paxos;
@@ -138,6 +184,9 @@ mod value;
 
 #[cfg(test)]
 mod tests;
+
+/// Most disks that a register is on; the other number is one.
+pub const DISKS_MAX: usize = 3;
 
 pub use api::{BlockSeen, Event, Memory, News, Order, Refused, Seen, Trouble};
 pub use message::{MESSAGE_LEN_MAX, Message, MessageError};

@@ -33,8 +33,8 @@ enum Writing {
 pub(super) enum Finding {
     /// Nothing new.
     Same,
-    /// A failed write is on the disk after all; it had come to an end at this moment.
-    Landed(Instant),
+    /// A failed write is on the disk after all.
+    Landed,
     /// A failed write is not on the disk.
     NotLanded,
     /// Somebody else wrote it, or a write was lost.
@@ -55,6 +55,11 @@ impl Own {
     /// The block, once it has been read.
     pub(super) fn block(&self) -> Option<&Block> {
         self.block.as_ref()
+    }
+
+    /// End of the last write, failed or not.
+    pub(super) fn finished(&self) -> Instant {
+        self.finished
     }
 
     /// The block, if a write of it may be ordered now.
@@ -166,11 +171,10 @@ impl Own {
         match &self.writing {
             Writing::Idle | Writing::Ordered(_) if seen == block => Finding::Same,
             Writing::UnderWay(new) if seen == block || seen == new => Finding::Same,
-            Writing::Unclear(new, at) if seen == new => {
-                let at = *at;
+            Writing::Unclear(new, _) if seen == new => {
                 self.block = Some(new.clone());
                 self.writing = Writing::Idle;
-                Finding::Landed(at)
+                Finding::Landed
             }
             Writing::Unclear(..) if seen == block => {
                 self.writing = Writing::Idle;

@@ -9,7 +9,7 @@ use standfast::engine::{
 use standfast::frame::{Frame, TaskReport};
 use standfast::mldc::{MESSAGE_MAX, Origin, split};
 use standfast::model::{Incarnation, LINKS_MAX, NodeId, NodeSet, TASKS_MAX, TaskIndex, TaskState};
-use standfast::register::{Ballot, Block, BlockSeen, Memory, Seen, Value};
+use standfast::register::{Ballot, Block, BlockSeen, DISKS_MAX, Memory, Seen, Value};
 use standfast::time::{Instant, Span};
 
 const CLUSTER: [u8; 16] = [7; 16];
@@ -106,8 +106,9 @@ fn setup() -> Setup {
         resumed: None,
         watchdog: true,
         memory: Memory::Kept(block(me())),
-        networks: 0x7f,
+        networks: 0x1f,
         fences: NodeSet(u64::MAX - 1),
+        disks: DISKS_MAX as u8,
     }
 }
 
@@ -131,10 +132,17 @@ impl Told {
     }
 
     fn read(&mut self) {
-        let blocks = NodeId::all().map(|node| BlockSeen::Good(block(node)));
-        let seen = Some(Seen::Blocks(blocks.collect()));
-        let (begun, ended) = (self.now, self.now + Span::from_us(500));
-        self.tell(Event::DiskRead { begun, ended, seen });
+        for disk in 0..DISKS_MAX as u8 {
+            let blocks = NodeId::all().map(|node| BlockSeen::Good(block(node)));
+            let seen = Some(Seen::Blocks(blocks.collect()));
+            let (begun, ended) = (self.now, self.now + Span::from_us(500));
+            self.tell(Event::DiskRead {
+                disk,
+                begun,
+                ended,
+                seen,
+            });
+        }
     }
 
     /// A fresh frame of each other node on each link.

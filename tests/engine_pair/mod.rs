@@ -72,6 +72,7 @@ pub(crate) fn setup(id: u8) -> Setup {
         memory: standfast::register::Memory::Nothing,
         networks: 1,
         fences: NodeSet::EMPTY,
+        disks: 1,
     }
 }
 
@@ -127,7 +128,16 @@ impl Pair {
     fn read(&mut self, i: usize) {
         let (begun, ended) = (self.now, self.now);
         let seen = Some(Seen::Blocks(self.blocks.clone()));
-        self.tell(i, Event::DiskRead { begun, ended, seen });
+        let disk = 0;
+        self.tell(
+            i,
+            Event::DiskRead {
+                disk,
+                begun,
+                ended,
+                seen,
+            },
+        );
     }
 
     fn tell(&mut self, i: usize, event: Event) {
@@ -165,16 +175,22 @@ impl Pair {
         words.flat_map(u64::to_le_bytes).collect()
     }
 
+    fn disk(&mut self, i: usize, disk: u8, order: DiskOrder) {
+        match order {
+            DiskOrder::Read => self.read(i),
+            DiskOrder::Write(block) => {
+                self.blocks[i] = BlockSeen::Good(block);
+                let at = self.now;
+                self.tell(i, Event::DiskWritten { disk, at });
+            }
+            DiskOrder::CompareAndWrite(_) => panic!("this disk has no record"),
+        }
+    }
+
     fn perform(&mut self, i: usize, action: Action) {
         match action {
             Action::Send(frame) => self.frames[i] = Some(frame),
-            Action::Disk(DiskOrder::Read) => self.read(i),
-            Action::Disk(DiskOrder::Write(block)) => {
-                self.blocks[i] = BlockSeen::Good(block);
-                let at = self.now;
-                self.tell(i, Event::DiskWritten { at });
-            }
-            Action::Disk(DiskOrder::CompareAndWrite(_)) => panic!("this disk has no record"),
+            Action::Disk { disk, order } => self.disk(i, disk, order),
             Action::Order(Order::Start { op, task, .. } | Order::Stop { op, task, .. }) => {
                 let failure = None;
                 self.tell(i, Event::Report(Report::Done { op, task, failure }));

@@ -84,6 +84,7 @@ impl SharedDisk {
         Medium::Disk {
             device: self.devices[device].clone(),
             highest: node(2),
+            disk: 0,
         }
     }
 
@@ -171,7 +172,9 @@ fn block(id: u8, writes: u64) -> Block {
 
 fn read(station: &Station) -> (Instant, Option<Vec<BlockSeen>>) {
     station.wait("a read", |event| match event {
-        Event::DiskRead { begun, ended, seen } => {
+        Event::DiskRead {
+            begun, ended, seen, ..
+        } => {
             assert!(begun <= ended);
             Some((begun, seen.map(blocks)))
         }
@@ -201,7 +204,7 @@ fn write(station: &Station, block: &Block) -> Instant {
         .order(Order::Write(block.clone()))
         .expect("no write waits");
     station.wait("written", |event| match event {
-        Event::DiskWritten { at } => Some(at),
+        Event::DiskWritten { at, .. } => Some(at),
         Event::DiskWriteFailed { .. } => panic!("the write failed"),
         _ => None,
     })
@@ -400,6 +403,7 @@ fn a_device_that_appears_later_is_taken() {
     let medium = Medium::Disk {
         device: device.clone(),
         highest: node(2),
+        disk: 0,
     };
     let mut one = Station::start((1, 3), medium, || ());
     let reason = one.wait_state(false);
@@ -461,6 +465,7 @@ fn a_second_write_is_refused_while_one_waits() {
     let medium = Medium::Disk {
         device: "/dev/standfast-absent".into(),
         highest: node(2),
+        disk: 0,
     };
     let one = Station::start_with_room(0, (1, 3), medium, || ());
     one.handle.order(Order::Write(block(1, 1))).unwrap();

@@ -217,6 +217,7 @@ fn a_disk_takes_no_mail() {
     let nowhere = Medium::Disk {
         device: "/nowhere".into(),
         highest: node(2),
+        disk: 0,
     };
     let one = Station::start((1, 0), nowhere, || ());
     one.wait_state(false);

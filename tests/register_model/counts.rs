@@ -19,6 +19,9 @@ pub(crate) struct Counts {
     pub(crate) away: u64,
     pub(crate) mail: u64,
     pub(crate) by_all: u64,
+    /// Won on three disks, and while one of these was gone for good.
+    pub(crate) on_three: u64,
+    pub(crate) on_two_left: u64,
     /// Of the record: changes done, refused, unclear, done after they were given up, sent twice.
     pub(crate) changed: u64,
     pub(crate) refused: u64,
@@ -43,6 +46,8 @@ impl AddAssign for Counts {
         self.away += other.away;
         self.mail += other.mail;
         self.by_all += other.by_all;
+        self.on_three += other.on_three;
+        self.on_two_left += other.on_two_left;
         self.changed += other.changed;
         self.refused += other.refused;
         self.unclear += other.unclear;
@@ -69,6 +74,8 @@ impl Counts {
             self.away,
             self.mail,
             self.by_all,
+            self.on_three,
+            self.on_two_left,
             self.changed,
             self.refused,
             self.unclear,

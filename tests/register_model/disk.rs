@@ -124,12 +124,20 @@ impl Disk {
         );
         self.marks[slot] = (block.mbal, block.bal);
     }
+}
 
-    /// Was the block's value accepted in its newest ballot, and is nobody else beyond it? Then no
-    /// later ballot can read the disk without seeing it.
-    pub(crate) fn is_decided(&self, slot: usize) -> bool {
-        let block = self.block(slot).expect("checked");
-        let beyond = |other: usize| self.block(other).is_some_and(|seen| seen.mbal > block.bal);
-        block.bal != Ballot::NONE && block.bal == block.mbal && !(0..self.slots.len()).any(beyond)
-    }
+/// This block has landed: was its value accepted in its newest ballot, and on most of the disks,
+/// with nobody beyond it on as many? Then no later ballot can read most of them without seeing it.
+pub(crate) fn is_decided(disks: &[Disk], slot: usize, landed: &Block) -> bool {
+    let bal = landed.bal;
+    let most = |of: &dyn Fn(&Block) -> bool, slot: usize| {
+        let blocks = disks.iter().filter_map(|disk| disk.block(slot));
+        blocks.filter(|block| of(block)).count() > disks.len() / 2
+    };
+    let slots = 0..disks.first().map_or(0, |disk| disk.slots.len());
+    let mut beyond = slots.filter(|other| most(&|block| block.mbal > bal, *other));
+    bal != Ballot::NONE
+        && bal == landed.mbal
+        && most(&|block| block.bal == bal, slot)
+        && beyond.next().is_none()
 }

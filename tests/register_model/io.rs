@@ -3,15 +3,15 @@
 use standfast::register::{Block, BlockSeen, Change, Compared, Event, Record, RecordSeen, Seen};
 use standfast::time::Instant;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, is_decided};
 use crate::world::{Changing, HEARTBEAT, IO, Read, Step, World, Write};
 
 impl World {
-    pub(crate) fn issue_read(&mut self, index: usize) {
+    pub(crate) fn issue_read(&mut self, index: usize, disk: usize) {
         self.numbers += 1;
         let (id, slots) = (self.numbers, self.nodes.len());
         let rate = self.faults.read_error;
-        let fails = self.fault(rate) || self.is_away(index);
+        let fails = self.fault(rate) || self.is_away(index, disk);
         let takes = self.io();
         for slot in 0..slots {
             let at = 1 + self.below(takes);
@@ -21,6 +21,7 @@ impl World {
         let blocks = vec![BlockSeen::Damaged; slots];
         self.nodes[index].reads.push(Read {
             id,
+            disk,
             begun: self.now,
             fails,
             blocks,
@@ -32,23 +33,19 @@ impl World {
     pub(crate) fn sample(&mut self, index: usize, read: u64, slot: usize) {
         let rate = self.faults.damage;
         let damaged = self.fault(rate);
-        if let Some(record) = self.disk.record() {
+        if let Some(record) = self.disks[0].record() {
             let seen = (!damaged).then_some(record);
             self.sample_record((index, read), slot, seen);
             return;
         }
         self.counts.damaged += u64::from(damaged);
-        let seen = if damaged {
-            BlockSeen::Damaged
-        } else {
-            self.disk.sample(slot)
-        };
-        if let Some(read) = self.nodes[index]
-            .reads
-            .iter_mut()
-            .find(|known| known.id == read)
-        {
-            read.blocks[slot] = seen;
+        let mut reads = self.nodes[index].reads.iter_mut();
+        if let Some(read) = reads.find(|known| known.id == read) {
+            read.blocks[slot] = if damaged {
+                BlockSeen::Damaged
+            } else {
+                self.disks[read.disk].sample(slot)
+            };
         }
     }
 
@@ -60,19 +57,20 @@ impl World {
         let read = reads.swap_remove(place);
         let (begun, ended) = (Instant(read.begun), Instant(self.now));
         if read.fails {
-            self.feed(index, Event::ReadFailed { begun });
+            self.feed_on(read.disk, index, Event::ReadFailed { begun });
         } else {
-            let seen = &match self.disk.record() {
+            let disk = read.disk;
+            let seen = &match self.disks[0].record() {
                 None => Seen::Blocks(read.blocks),
                 Some(_) => Seen::Record(self.look(&read)),
             };
-            self.feed(index, Event::ReadDone { begun, ended, seen });
+            self.feed_on(disk, index, Event::ReadDone { begun, ended, seen });
         }
     }
 
     /// The record is read at one moment, all blocks at another.
     fn sample_record(&mut self, (index, read): (usize, u64), slot: usize, seen: Option<Record>) {
-        let copies = (slot == 1).then(|| self.disk.copies());
+        let copies = (slot == 1).then(|| self.disks[0].copies());
         let mut reads = self.nodes[index].reads.iter_mut();
         let Some(read) = reads.find(|known| known.id == read) else {
             return;
@@ -94,32 +92,37 @@ impl World {
             return RecordSeen::Damaged;
         };
         Disk::resolve(record, copies).unwrap_or_else(|| {
-            let record = self.disk.record().expect("this disk has one");
-            let again = Disk::resolve(record, &self.disk.copies());
+            let record = self.disks[0].record().expect("this disk has one");
+            let again = Disk::resolve(record, &self.disks[0].copies());
             again.unwrap_or(RecordSeen::ValueLost(record))
         })
     }
 
-    pub(crate) fn issue_write(&mut self, index: usize, block: Block) {
-        assert!(self.nodes[index].write.is_none(), "two writes at once");
+    pub(crate) fn issue_write(&mut self, index: usize, disk: usize, block: Block) {
+        let mut under_way = self.nodes[index].writes.iter();
+        assert!(
+            under_way.all(|write| write.disk != disk),
+            "two writes at once"
+        );
         self.numbers += 1;
         let id = self.numbers;
         let rate = self.faults.write_error;
-        let (away, hangs) = (self.is_away(index), self.chance(500));
+        let (away, hangs) = (self.is_away(index, disk), self.chance(500));
         let fails = self.fault(rate) || (away && !hangs);
         let lands = !fails || (!away && self.chance(500));
         let (tears, more, mut back) = (self.below(IO), self.io(), self.io());
         if away && hangs {
             // It lands now or when the disk is back; either way nobody hears of it before.
-            back += self.nodes[index].away_until - self.now;
+            back += self.nodes[index].away_until[disk].saturating_sub(self.now);
         }
         if self.chance(300) && (lands || self.chance(500)) {
             self.after(tears, index, Step::WriteTears { write: id });
         }
         self.after(tears + more, index, Step::WriteLands { write: id });
         self.after(tears + more + back, index, Step::WriteReturns { write: id });
-        self.nodes[index].write = Some(Write {
+        self.nodes[index].writes.push(Write {
             id,
+            disk,
             block,
             fails,
             lands,
@@ -128,34 +131,32 @@ impl World {
     }
 
     pub(crate) fn write_tears(&mut self, index: usize, write: u64) {
-        if let Some(write) = self.nodes[index]
-            .write
-            .as_ref()
-            .filter(|known| known.id == write)
-        {
+        let mut writes = self.nodes[index].writes.iter();
+        if let Some(write) = writes.find(|known| known.id == write) {
             self.counts.torn += 1;
-            self.disk.tear(index, write.block.writes);
+            self.disks[write.disk].tear(index, write.block.writes);
         }
     }
 
     pub(crate) fn write_lands(&mut self, index: usize, write: u64) {
-        let known = self.nodes[index]
-            .write
-            .as_mut()
-            .filter(|known| known.id == write);
+        let mut writes = self.nodes[index].writes.iter_mut();
+        let known = writes.find(|known| known.id == write);
         if let Some(write) = known.filter(|write| write.lands) {
             write.landed = true;
-            self.disk.land(index, write.block.clone());
-            if self.disk.record().is_none() && self.disk.is_decided(index) {
+            self.disks[write.disk].land(index, write.block.clone());
+            let is_record = self.disks[0].record().is_some();
+            if !is_record && is_decided(&self.disks, index, &write.block) {
                 self.chain.decide(write.block.value.id(), self.now);
             }
         }
     }
 
     pub(crate) fn write_returns(&mut self, index: usize, write: u64) {
-        let Some(write) = self.nodes[index].write.take_if(|known| known.id == write) else {
+        let writes = &mut self.nodes[index].writes;
+        let Some(place) = writes.iter().position(|known| known.id == write) else {
             return;
         };
+        let write = writes.swap_remove(place);
         self.counts.write_errors += u64::from(write.fails);
         let at = Instant(self.now);
         let event = if write.fails {
@@ -163,7 +164,7 @@ impl World {
         } else {
             Event::Written { at }
         };
-        self.feed(index, event);
+        self.feed_on(write.disk, index, event);
     }
 
     // ---- the record ----
@@ -179,11 +180,11 @@ impl World {
         self.numbers += 1;
         let id = self.numbers;
         let rate = self.faults.write_error;
-        let (away, hangs) = (self.is_away(index), self.chance(500));
+        let (away, hangs) = (self.is_away(index, 0), self.chance(500));
         let unclear = self.fault(rate) || away;
         let (lands, mut back) = (self.below(IO) + 1, self.io());
         if away && hangs {
-            back += self.nodes[index].away_until.saturating_sub(self.now);
+            back += self.nodes[index].away_until[0].saturating_sub(self.now);
         }
         let returns = lands + back;
         if !unclear {
@@ -215,7 +216,7 @@ impl World {
         let Some(known) = self.changes.get_mut(&id) else {
             return;
         };
-        let outcome = self.disk.execute(&known.change);
+        let outcome = self.disks[0].execute(&known.change);
         let late = known.waits_for.is_none() && outcome == Compared::Done;
         self.counts.late += u64::from(late);
         known.outcome.get_or_insert(outcome);

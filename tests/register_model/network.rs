@@ -23,13 +23,25 @@ impl World {
             let until = self.now + self.below(10 * HEARTBEAT);
             let (all, count) = (self.chance(500), self.nodes.len());
             let gone = if all { 0..count } else { index..index + 1 };
+            let disks = self.disks.len();
+            // One of several mostly: the others must do.
+            let disks = if disks > 1 && self.chance(700) {
+                let one = self.below(disks as u64) as usize;
+                one..one + 1
+            } else {
+                0..disks
+            };
             for node in &mut self.nodes[gone] {
-                node.away_until = node.away_until.max(until);
+                for away_until in &mut node.away_until[disks.clone()] {
+                    *away_until = (*away_until).max(until);
+                }
             }
         }
         // Only a hint: it may be wrong.
         let wrong = self.fault(100);
-        let disk = !self.is_away(index) && !wrong;
+        let disks = 0..self.disks.len();
+        let there = disks.filter(|disk| !self.is_away(index, *disk)).count();
+        let disk = there > self.disks.len() / 2 && !wrong;
         let network = !self.fault(100);
         self.feed(index, Event::Media { disk, network });
         if self.chance(300) {
@@ -44,8 +56,12 @@ impl World {
         }
     }
 
-    pub(crate) fn is_away(&self, index: usize) -> bool {
-        self.now < self.nodes[index].away_until || (self.dry && self.now > self.dry_from())
+    pub(crate) fn is_away(&self, index: usize, disk: usize) -> bool {
+        let dead = self
+            .dead
+            .is_some_and(|(dead, since)| dead == disk && self.now > since);
+        let dry = self.dry && self.now > self.dry_from();
+        dead || dry || self.now < self.nodes[index].away_until[disk]
     }
 
     /// Long enough after the faults for everybody to have read the disk again.

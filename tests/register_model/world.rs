@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use standfast::model::{NodeId, NodeSet};
 use standfast::register::{
-    Ballot, Block, BlockSeen, Change, Compared, Event, Memory, Message, News, Order, Record,
-    Register, Value,
+    Ballot, Block, BlockSeen, Change, Compared, DISKS_MAX, Event, Memory, Message, News, Order,
+    Record, Register, Trouble, Value,
 };
 use standfast::time::{Instant, Span};
 
@@ -59,6 +59,7 @@ pub(crate) enum Step {
 
 pub(crate) struct Read {
     pub(crate) id: u64,
+    pub(crate) disk: usize,
     pub(crate) begun: u64,
     pub(crate) fails: bool,
     pub(crate) blocks: Vec<BlockSeen>,
@@ -78,6 +79,7 @@ pub(crate) struct Changing {
 
 pub(crate) struct Write {
     pub(crate) id: u64,
+    pub(crate) disk: usize,
     pub(crate) block: Block,
     pub(crate) fails: bool,
     pub(crate) lands: bool,
@@ -88,8 +90,8 @@ pub(crate) struct Write {
 pub(crate) struct Node {
     pub(crate) register: Option<Register>,
     pub(crate) reads: Vec<Read>,
-    /// At most one; a crash leaves it behind, to land or not before the restart.
-    pub(crate) write: Option<Write>,
+    /// At most one for each disk; a crash leaves them behind, to land or not before the restart.
+    pub(crate) writes: Vec<Write>,
     proposal: Option<Id>,
     old: Id,
     next_tick: u64,
@@ -101,8 +103,8 @@ pub(crate) struct Node {
     /// The node's own file, and what is on its way there.
     pub(crate) file: Option<Block>,
     pub(crate) record: Option<FileRecord>,
-    /// Until when its path to the disk is gone.
-    pub(crate) away_until: u64,
+    /// Until when its path to each disk is gone.
+    pub(crate) away_until: [u64; DISKS_MAX],
 }
 
 pub(crate) struct World {
@@ -111,7 +113,9 @@ pub(crate) struct World {
     steps: BinaryHeap<Reverse<(u64, u64, usize, Step)>>,
     pub(crate) numbers: u64,
     pub(crate) nodes: Vec<Node>,
-    pub(crate) disk: Disk,
+    pub(crate) disks: Vec<Disk>,
+    /// This one of three is gone for good since then.
+    pub(crate) dead: Option<(usize, u64)>,
     pub(crate) changes: BTreeMap<u64, Changing>,
     pub(crate) chain: Chain,
     pub(crate) faults: Faults,
@@ -131,7 +135,8 @@ impl World {
             steps: BinaryHeap::new(),
             numbers: 0,
             nodes: Vec::new(),
-            disk: Disk::new(0, false),
+            disks: Vec::new(),
+            dead: None,
             changes: BTreeMap::new(),
             chain: Chain::default(),
             faults: Faults::default(),
@@ -142,7 +147,13 @@ impl World {
         };
         let count = 2 + world.below(3) as usize;
         let has_record = world.chance(500);
-        world.disk = Disk::new(count, has_record);
+        let three = !has_record && world.chance(600);
+        let disks = if three { DISKS_MAX } else { 1 };
+        world.disks = (0..disks).map(|_| Disk::new(count, has_record)).collect();
+        if three && world.chance(300) {
+            let disk = world.below(DISKS_MAX as u64) as usize;
+            world.dead = Some((disk, world.below(FAULTS_END)));
+        }
         let [none, few] = [0, 30];
         let often = |world: &mut World, most: u64| [none, few, most][world.below(3) as usize];
         world.faults = Faults {
@@ -250,8 +261,9 @@ impl World {
             file.map_or(Memory::Nothing, Memory::Kept)
         };
         let register = Register::new(id(index), all, seed, Span(BACKOFF), memory);
+        let register = register.on_disks(self.disks.len());
         let node = &mut self.nodes[index];
-        node.write = None;
+        node.writes.clear();
         node.register = Some(register);
         node.old = (0, 0);
         node.epoch = 0;
@@ -281,12 +293,12 @@ impl World {
             known.waits_for = None;
         }
         self.lose_record(index);
-        let (lands, tears) = (self.chance(500), self.chance(300));
-        if let Some(write) = self.nodes[index]
-            .write
-            .as_mut()
-            .filter(|write| !write.landed)
-        {
+        for at in 0..self.nodes[index].writes.len() {
+            let (lands, tears) = (self.chance(500), self.chance(300));
+            let write = &mut self.nodes[index].writes[at];
+            if write.landed {
+                continue;
+            }
             write.lands = lands;
             let id = write.id;
             let when = self.below(down);
@@ -307,8 +319,11 @@ impl World {
             self.after(when, index, Step::Crash);
         }
         self.media(index);
-        if self.nodes[index].reads.len() < 2 {
-            self.issue_read(index);
+        for disk in 0..self.disks.len() {
+            let reads = self.nodes[index].reads.iter();
+            if reads.filter(|read| read.disk == disk).count() < 2 {
+                self.issue_read(index, disk);
+            }
         }
         let due = if calm {
             !self.nodes[index].content
@@ -358,24 +373,27 @@ impl World {
     // ---- what the register sees and says ----
 
     pub(crate) fn feed(&mut self, index: usize, event: Event<'_>) {
+        self.feed_on(0, index, event);
+    }
+
+    pub(crate) fn feed_on(&mut self, disk: usize, index: usize, event: Event<'_>) {
         let now = Instant(self.now);
         let Some(register) = &mut self.nodes[index].register else {
             return;
         };
-        register.handle(now, event);
+        register.handle_on(disk, now, event);
         self.pump(index);
     }
 
     fn pump(&mut self, index: usize) {
-        loop {
-            let Some(register) = &mut self.nodes[index].register else {
-                return;
-            };
-            match register.poll_order() {
-                Some(Order::Read) => self.issue_read(index),
-                Some(Order::Write(block)) => self.issue_write(index, block),
-                Some(Order::CompareAndWrite(change)) => self.issue_change(index, change),
-                None => break,
+        for disk in 0..self.disks.len() {
+            while let Some(register) = &mut self.nodes[index].register {
+                match register.poll_order_on(disk) {
+                    Some(Order::Read) => self.issue_read(index, disk),
+                    Some(Order::Write(block)) => self.issue_write(index, disk, block),
+                    Some(Order::CompareAndWrite(change)) => self.issue_change(index, change),
+                    None => break,
+                }
             }
         }
         self.send(index);
@@ -392,15 +410,11 @@ impl World {
         let Some(register) = &node.register else {
             return;
         };
-        let trouble = register.trouble();
-        assert!(
-            !format!("{trouble:?}").contains("Foreign"),
-            "node {index}: {trouble:?}"
-        );
-        assert!(
-            !format!("{trouble:?}").contains("WentBack"),
-            "node {index}: {trouble:?}"
-        );
+        for disk in 0..self.disks.len() {
+            let trouble = register.halted().or(register.trouble_on(disk));
+            let never = matches!(trouble, Some(Trouble::Foreign | Trouble::WentBack));
+            assert!(!never, "node {index}, disk {disk}: {trouble:?}");
+        }
         let next = register.poll_timeout().0.max(self.now + 1);
         if next < node.next_tick {
             node.next_tick = next;
@@ -420,7 +434,7 @@ impl World {
                     value.epoch
                 );
                 node.epoch = value.epoch;
-                if self.disk.record().is_some() {
+                if self.disks[0].record().is_some() {
                     // The disk has accepted it, and with this node that is a quorum.
                     self.chain.decide(value.id(), self.now);
                 }
@@ -431,6 +445,9 @@ impl World {
                 assert_eq!(node.proposal.take(), Some(value.id()));
                 assert!(at.0 <= self.now);
                 self.chain.assert_decided(&value, "Won");
+                self.counts.on_three += u64::from(self.disks.len() > 1);
+                let dead = self.dead.is_some_and(|(_, since)| since < self.now);
+                self.counts.on_two_left += u64::from(dead);
                 node.content |= calm;
             }
             News::Lost { current, unclear } => {

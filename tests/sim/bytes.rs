@@ -148,11 +148,15 @@ impl World {
     /// Somebody writes over a heartbeat on the disk: an older one, or bytes that are none.
     fn overwrite(&mut self, frame: &Rc<Frame>) {
         let slot = frame.sender.index();
+        let d = match self.disks.len() {
+            1 => 0,
+            count => self.rng.below(count as u64) as usize,
+        };
         if self.rng.chance(500) {
-            self.disk.frames[slot] = Some(frame.clone());
+            self.disks[d].frames[slot] = Some(frame.clone());
         } else {
             self.flip(frame);
-            self.disk.frames[slot] = None;
+            self.disks[d].frames[slot] = None;
         }
     }
 
@@ -206,17 +210,21 @@ impl World {
 
     /// The power fails while the node's writes are under way: each is done, or not, or in part.
     pub(crate) fn writes_tear(&mut self, i: usize) {
-        if self.nodes[i].disk.slot.take().is_some() && self.rng.chance(300) {
+        (0..self.disks.len()).for_each(|d| self.tears_on(i, d));
+    }
+
+    fn tears_on(&mut self, i: usize, d: usize) {
+        if self.nodes[i].disks[d].slot.take().is_some() && self.rng.chance(300) {
             let slot = self.nodes[i].slot;
-            self.disk.frames[slot] = None;
+            self.disks[d].frames[slot] = None;
         }
         let how = self.rng.below(3);
         // What the array has of a command it may do at any time.
-        self.nodes[i].disk.command = None;
-        let Some(write) = self.nodes[i].disk.write.take() else {
+        self.nodes[i].disks[d].command = None;
+        let Some(write) = self.nodes[i].disks[d].write.take() else {
             return;
         };
-        if let Some(record) = &mut self.disk.record {
+        if let Some(record) = &mut self.disks[d].record {
             let slot = self.nodes[i].slot;
             let landed = match how {
                 1 => Ok(()),
@@ -234,16 +242,16 @@ impl World {
             1 => 0,
             _ => self.rng.below(whole as u64 - 1) as usize + 1,
         };
-        if write.lands && self.torn(i, &write.block, sectors) == write.block {
-            self.lands(i, write.block);
+        if write.lands && self.torn((i, d), &write.block, sectors) == write.block {
+            self.lands(i, d, write.block);
         }
     }
 
     /// What a reader takes for the block after the first `sectors` of the new one were written over
     /// the older of its two copies.
-    fn torn(&mut self, i: usize, new: &Block, sectors: usize) -> Block {
+    fn torn(&mut self, (i, d): (usize, usize), new: &Block, sectors: usize) -> Block {
         let (slot, node) = (self.nodes[i].slot, self.nodes[i].id);
-        let old = self.disk.block(slot).clone();
+        let old = self.disks[d].block(slot).clone();
         if old.writes == 0 || old.writes >= new.writes {
             return if sectors == 0 { old } else { new.clone() };
         }

@@ -1,4 +1,5 @@
-//! The shared disk, and one node's disk thread: what it has under way and what it has seen.
+//! The shared disks, one or three, and one node's disk thread for each: what it has under way and
+//! what it has seen.
 //!
 //! A write lands at one moment between its order and its end; a read sees each slot at one of two
 //! moments between its beginning and its end. An operation may be held for seconds by a hang and
@@ -40,32 +41,55 @@ impl Disk {
         }
     }
 
-    /// A block lands. Returns its value if that is decided by now: accepted in the block's newest
-    /// ballot with nobody beyond it, no later ballot can miss it.
-    pub(crate) fn land(&mut self, slot: usize, block: Block) -> Result<Option<Value>, String> {
+    /// A block lands.
+    fn land(&mut self, slot: usize, block: Block) -> Result<(), String> {
         if let Some(record) = &mut self.record {
-            return record.land(slot, block, true).map(|()| None);
+            return record.land(slot, block, true);
         }
         s4::block(slot, &self.blocks[slot], &block)?;
         self.blocks[slot] = block;
-        let block = &self.blocks[slot];
-        let beyond = self.blocks.iter().any(|other| other.mbal > block.bal);
-        let decided = block.bal != Ballot::NONE && block.bal == block.mbal && !beyond;
-        Ok(decided.then(|| block.value.clone()))
-    }
-
-    /// Epoch and nonce of the value accepted in the highest ballot.
-    pub(crate) fn top(&self) -> Option<(u64, u64)> {
-        if let Some(record) = &self.record {
-            return record.top();
-        }
-        let top = self.blocks.iter().max_by_key(|block| block.bal)?;
-        (top.bal != Ballot::NONE).then(|| top.value.id())
+        Ok(())
     }
 
     pub(crate) fn block(&self, slot: usize) -> &Block {
         &self.blocks[slot]
     }
+}
+
+/// A block lands on one of the disks. Returns its value if that is decided by now: accepted in the
+/// block's newest ballot on most disks, with nobody beyond it on as many, no later ballot can miss
+/// it.
+pub(crate) fn land(
+    disks: &mut [Disk],
+    disk: usize,
+    slot: usize,
+    block: Block,
+) -> Result<Option<Value>, String> {
+    disks[disk].land(slot, block)?;
+    if disks[disk].record.is_some() {
+        return Ok(None);
+    }
+    let most = |of: &dyn Fn(&Block) -> bool, slot: usize| {
+        let on = disks.iter().filter(|disk| of(&disk.blocks[slot]));
+        on.count() > disks.len() / 2
+    };
+    let landed = &disks[disk].blocks[slot];
+    let bal = landed.bal;
+    let mut others = 0..disks[disk].blocks.len();
+    let beyond = others.any(|other| most(&|block| block.mbal > bal, other));
+    let accepted =
+        bal != Ballot::NONE && bal == landed.mbal && most(&|block| block.bal == bal, slot);
+    Ok((accepted && !beyond).then(|| landed.value.clone()))
+}
+
+/// Epoch and nonce of the value accepted in the highest ballot.
+pub(crate) fn top(disks: &[Disk]) -> Option<(u64, u64)> {
+    if let Some(record) = &disks[0].record {
+        return record.top();
+    }
+    let blocks = disks.iter().flat_map(|disk| &disk.blocks);
+    let top = blocks.max_by_key(|block| block.bal)?;
+    (top.bal != Ballot::NONE).then(|| top.value.id())
 }
 
 /// A read of all slots under way.
@@ -110,6 +134,8 @@ pub(crate) struct DiskThread {
     /// Blocks as last handed on.
     pub(crate) known: Option<Seen>,
     pub(crate) up: Option<bool>,
+    /// The thread was to read when it was stopped.
+    pub(crate) sleeps: bool,
     /// The device answers nothing before this true moment.
     pub(crate) hung_until: u64,
     /// Every operation fails.
@@ -129,7 +155,7 @@ impl DiskThread {
     /// The core and its threads are gone; what the kernel has been given goes on.
     pub(crate) fn core_gone(&mut self) {
         self.reads.clear();
-        self.again = false;
+        (self.again, self.sleeps) = (false, false);
         self.next_slot = None;
         self.handed.clear();
         self.known = None;

@@ -2,6 +2,7 @@
 
 use standfast::engine::Command;
 use standfast::model::{NodeId, TaskIndex};
+use standfast::register::DISKS_MAX;
 
 use crate::plan::{Kind, Plan};
 use crate::rng::Rng;
@@ -32,6 +33,26 @@ pub(crate) fn strikes(plan: &Plan, rng: &mut Rng) -> Vec<(u64, Strike)> {
         at += rng.below(pace) + 1;
     }
     strikes
+}
+
+/// On three disks: which of them each strike is at, and whether it is all nodes' path to it.
+pub(crate) fn spread(strikes: &mut [(u64, Strike)], rng: &mut Rng) {
+    for (_, strike) in strikes {
+        let strike = match strike {
+            Strike::WhenWriting { strike, .. } => strike,
+            strike => strike,
+        };
+        if let Strike::Disk {
+            disk, ill, span, ..
+        } = strike
+        {
+            *disk = rng.below(DISKS_MAX as u64) as usize;
+            if rng.chance(300) {
+                let (disk, ill, span) = (*disk, *ill, *span);
+                *strike = Strike::Array { disk, ill, span };
+            }
+        }
+    }
 }
 
 /// Register writes are short and rare: what should strike during one waits for it.
@@ -91,6 +112,7 @@ fn draw(kind: Kind, plan: &Plan, rng: &mut Rng) -> Option<Strike> {
         },
         Kind::DiskHang | Kind::DiskPathLoss | Kind::DiskSlow | Kind::DiskGarbled => Strike::Disk {
             node,
+            disk: 0,
             ill: ill(kind),
             span: Some(lasting(d * 5)),
         },

@@ -5,7 +5,7 @@ use standfast::model::TaskIndex;
 
 use crate::checks::s6::Place;
 use crate::node::In;
-use crate::strike::{Cable, Device, Flaw, Ill, Part, Strike};
+use crate::strike::{Cable, Device, Flaw, Ill, Part, Strike, disk_word};
 use crate::world::{Ev, Heal, World};
 
 impl World {
@@ -74,10 +74,10 @@ impl World {
             // Nothing in the world reads a wall clock: see `checks::s8`.
             Strike::WallStep { .. } => {}
             Strike::Twin { node } => self.twin(node),
-            Strike::SaveDisk => self.saved_disk = Some(self.disk.clone()),
+            Strike::SaveDisk => self.saved_disks = Some(self.disks.clone()),
             Strike::RestoreDisk => {
-                if let Some(disk) = self.saved_disk.clone() {
-                    self.disk = disk;
+                if let Some(disks) = self.saved_disks.clone() {
+                    self.disks = disks;
                 }
             }
             Strike::WhenWriting { node, strike } => self.nodes[node].when_writing = Some(strike),
@@ -116,15 +116,22 @@ impl World {
                 self.nodes[node].crossed = true;
                 self.ends(span, node, Heal::Crossed);
             }
-            Strike::Disk { node, ill, span } => {
-                self.set_disk(node, ill, true, span);
-                self.ends(span, node, Heal::Disk(ill));
+            Strike::Disk {
+                node,
+                disk,
+                ill,
+                span,
+            } => {
+                self.set_disk((node, disk), ill, true, span);
+                self.ends(span, node, Heal::Disk(disk, ill));
             }
-            Strike::DiskWell { node } => {
-                for ill in [Ill::Hangs, Ill::Lost, Ill::Slow, Ill::Garbled] {
-                    self.set_disk(node, ill, false, None);
+            Strike::Array { disk, ill, span } => {
+                for node in 0..self.nodes.len() {
+                    self.set_disk((node, disk), ill, true, span);
+                    self.ends(span, node, Heal::Disk(disk, ill));
                 }
             }
+            Strike::DiskWell { node } => self.mend_disks(node),
             Strike::Fence { node, device, span } => {
                 self.set_fence(node, device, true);
                 self.ends(span, node, Heal::Fence(device));
@@ -185,16 +192,23 @@ impl World {
     }
 
     /// A disk path falls ill, or is well again.
-    pub(crate) fn set_disk(&mut self, i: usize, ill: Ill, on: bool, span: Option<u64>) {
+    pub(crate) fn set_disk(
+        &mut self,
+        (i, d): (usize, usize),
+        ill: Ill,
+        on: bool,
+        span: Option<u64>,
+    ) {
         let now = self.now;
-        let disk = &mut self.nodes[i].disk;
+        let place = Place::Disk { node: i, disk: d };
+        let disk = &mut self.nodes[i].disks[d];
         match ill {
             Ill::Hangs => {
                 let until = now.saturating_add(span.unwrap_or(u64::MAX / 4));
                 if !on {
                     // What is held already comes back when it would have.
                     let held = disk.hung_until.max(now);
-                    self.troubles.note(Place::Disk { node: i }, now, held);
+                    self.troubles.note(place, now, held);
                 }
                 disk.hung_until = if on { disk.hung_until.max(until) } else { now };
             }
@@ -203,18 +217,28 @@ impl World {
                 if disk.slow && !on {
                     // What was begun until now is slow still.
                     let end = now + self.plan.timing.detect.0 / 2;
-                    self.troubles.note(Place::Disk { node: i }, now, end);
+                    self.troubles.note(place, now, end);
                 }
                 disk.slow = on;
             }
             Ill::Garbled => disk.garbled = on,
         }
         let bad = disk.lost || disk.slow || disk.garbled || disk.hung_until > now;
-        self.troubles.set(Place::Disk { node: i }, bad, now);
+        self.troubles.set(place, bad, now);
     }
 
     pub(crate) fn lose_disk(&mut self, i: usize) {
-        self.set_disk(i, Ill::Lost, true, None);
+        for d in 0..self.disks.len() {
+            self.set_disk((i, d), Ill::Lost, true, None);
+        }
+    }
+
+    fn mend_disks(&mut self, i: usize) {
+        for d in 0..self.disks.len() {
+            for ill in [Ill::Hangs, Ill::Lost, Ill::Slow, Ill::Garbled] {
+                self.set_disk((i, d), ill, false, None);
+            }
+        }
     }
 
     pub(crate) fn set_link(&mut self, i: usize, link: usize, up: bool) {
@@ -252,9 +276,7 @@ impl World {
         self.nodes[i].fit = fit;
         self.nodes[i].unfit_lately |= !fit;
         if self.nodes[i].runner_up {
-            let core = self.nodes[i].core_life;
-            let event = Box::new(Event::Report(Report::Fit { tasks: fit }));
-            self.after(1, i, Ev::Tell { core, event });
+            self.report(i, Report::Fit { tasks: fit });
         }
     }
 
@@ -303,8 +325,8 @@ impl World {
                 }
             }
             Heal::Link(link) => self.set_link(i, link, true),
-            Heal::Disk(Ill::Hangs) => self.set_disk_again(i),
-            Heal::Disk(ill) => self.set_disk(i, ill, false, None),
+            Heal::Disk(d, Ill::Hangs) => self.set_disk_again(i, d),
+            Heal::Disk(d, ill) => self.set_disk((i, d), ill, false, None),
             Heal::Fit => self.set_fit(i, u64::MAX),
             Heal::Flaw { task, flaw } => self.set_flaw(i, task, flaw, false),
             Heal::Crossed => self.nodes[i].crossed = false,
@@ -314,9 +336,9 @@ impl World {
     }
 
     /// A hang is over unless a longer one is on.
-    fn set_disk_again(&mut self, i: usize) {
-        if self.nodes[i].disk.hung_until <= self.now {
-            self.set_disk(i, Ill::Hangs, false, None);
+    fn set_disk_again(&mut self, i: usize, d: usize) {
+        if self.nodes[i].disks[d].hung_until <= self.now {
+            self.set_disk((i, d), Ill::Hangs, false, None);
         }
     }
 
@@ -347,9 +369,7 @@ impl World {
         self.troubles.all_over(self.now);
         for i in 0..self.nodes.len() {
             self.nodes[i].when_writing = None;
-            for ill in [Ill::Hangs, Ill::Lost, Ill::Slow, Ill::Garbled] {
-                self.set_disk(i, ill, false, None);
-            }
+            self.mend_disks(i);
             for link in 0..self.plan.networks {
                 if !self.nodes[i].link_up[link] {
                     self.set_link(i, link, true);
@@ -401,7 +421,7 @@ impl Heal {
         match self {
             Heal::Cut(paths) => format!("{} cut paths", paths.len()),
             Heal::Link(link) => format!("link {link} down"),
-            Heal::Disk(ill) => format!("disk {}", ill.word()),
+            Heal::Disk(disk, ill) => format!("{} {}", disk_word(*disk), ill.word()),
             Heal::Fit => "unfit".into(),
             Heal::Flaw { flaw, .. } => format!("a task {}", flaw.words()),
             Heal::Crossed => "crossed links".into(),

@@ -8,6 +8,7 @@ use standfast::register::Memory;
 use crate::checks::Violation;
 use crate::checks::s6::Place;
 use crate::clock::Clock;
+use crate::disk::DiskThread;
 use crate::node::{In, Node, Page};
 use crate::world::{Ev, World};
 
@@ -34,7 +35,9 @@ impl World {
         node.below_guard_until = 0;
         node.runner_paused_until = 0;
         node.frozen_since = None;
-        node.disk.hung_until = 0;
+        for disk in &mut node.disks {
+            disk.hung_until = 0;
+        }
         self.core_gone(i);
         self.writes_tear(i);
     }
@@ -108,7 +111,7 @@ impl World {
         if !node.on || node.power_life != power || node.core_life != core || node.engine.is_some() {
             return;
         }
-        if node.disk.writes() {
+        if node.writes() {
             let delay = self.plan.timing.heartbeat.0 / 10;
             self.after(delay, i, Ev::DaemonStarts { power, core });
             return;
@@ -158,7 +161,7 @@ impl World {
         node.inbox.clear();
         node.wake_at = u64::MAX;
         node.epoch = 0;
-        node.disk.core_gone();
+        node.disks.iter_mut().for_each(DiskThread::core_gone);
         self.troubles.set(Place::Node { node: i }, true, now);
     }
 
@@ -179,7 +182,7 @@ impl World {
         if node.power_life != power || node.core_life != core || node.engine.is_some() {
             return;
         }
-        if node.disk.writes() || node.guard_paused(self.now) {
+        if node.writes() || node.guard_paused(self.now) {
             let delay = self.plan.timing.heartbeat.0 / 10;
             self.after(delay, i, Ev::CoreStarts { power, core });
             return;
@@ -220,7 +223,6 @@ impl World {
             self.after(1, i, Ev::Drain { core, link });
         }
         self.deliver(i, In::Tick);
-        self.after(2, i, Ev::DiskCycle { core });
         if self.plan.files.late {
             let delay = self.rng.skewed(self.plan.timing.heartbeat.0);
             self.after(delay, i, Ev::FileSpeaks { core });
@@ -255,7 +257,7 @@ impl World {
             timing: self.plan.timing,
             config_hash: [1 + u8::from(node.runs_drifted); 8],
             config_revision: 1 + u32::from(node.runs_drifted),
-            links: self.plan.networks as u8 + 1,
+            links: (self.plan.networks + self.plan.disks) as u8,
             seed,
             first_sequence: node.page.sequence + 1_000 * u64::from(node.page.sequence > 0),
             resumed: Some(node.resumed()),
@@ -267,6 +269,7 @@ impl World {
             },
             networks: (1 << self.plan.networks) - 1,
             fences: fences.without(node.id),
+            disks: self.plan.disks as u8,
         }
     }
 
@@ -364,6 +367,7 @@ impl World {
             }
             _ => {}
         }
+        self.disks_wake(i);
         let life = self.nodes[i].core_life;
         for item in waiting {
             if self.nodes[i].core_life == life {

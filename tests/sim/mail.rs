@@ -87,7 +87,7 @@ impl World {
         self.number += 1;
         let record = self.number;
         self.nodes[i].record = Some((record, block));
-        let takes = self.io_time(i);
+        let takes = self.io_time(i, 0);
         self.after(takes, i, Ev::RecordEnds { record });
     }
 

@@ -7,7 +7,7 @@ use standfast::frame::Frame;
 use standfast::register::{Block, BlockSeen, Seen};
 
 use crate::checks::Violation;
-use crate::disk::{Read, Write};
+use crate::disk::{Read, Write, land};
 use crate::node::In;
 use crate::world::{Ev, World};
 
@@ -15,8 +15,8 @@ use crate::world::{Ev, World};
 const OLD_FRAMES_MAX: usize = 64;
 
 impl World {
-    fn disk_link(&self) -> u8 {
-        self.plan.networks as u8
+    fn disk_link(&self, d: usize) -> u8 {
+        (self.plan.networks + d) as u8
     }
 
     pub(crate) fn send(&mut self, i: usize, frame: Frame) {
@@ -33,10 +33,12 @@ impl World {
                 }
             }
         }
-        let mut copy = frame;
-        copy.link = self.disk_link();
-        self.nodes[i].disk.next_slot = Some(Rc::new(copy));
-        self.start_slot_write(i);
+        for d in 0..self.disks.len() {
+            let mut copy = frame.clone();
+            copy.link = self.disk_link(d);
+            self.nodes[i].disks[d].next_slot = Some(Rc::new(copy));
+            self.start_slot_write(i, d);
+        }
     }
 
     fn send_on(&mut self, link: usize, from: usize, to: usize, frame: &Rc<Frame>) {
@@ -109,9 +111,9 @@ impl World {
     // ---- the disk thread ----
 
     /// When an operation that takes `span` here and now is done.
-    pub(crate) fn io_time(&mut self, i: usize) -> u64 {
+    pub(crate) fn io_time(&mut self, i: usize, d: usize) -> u64 {
         let slow = !self.calm && self.rng.chance(self.plan.slow_io);
-        if self.nodes[i].disk.slow {
+        if self.nodes[i].disks[d].slow {
             2 + self.rng.below(self.plan.timing.detect.0 / 2)
         } else if slow {
             1 + self.rng.skewed(self.plan.timing.detect.0)
@@ -120,23 +122,32 @@ impl World {
         }
     }
 
-    pub(crate) fn disk_cycle(&mut self, i: usize, core: u64) {
-        if self.nodes[i].core_life != core {
-            return;
+    /// The disk thread has tried to write a frame; it reads what the others have written, if no
+    /// read is still under way. It may have to sleep before that.
+    fn read_after_frame(&mut self, i: usize, d: usize) {
+        let sleeps = self.nodes[i].core_paused(self.now);
+        let node = &mut self.nodes[i];
+        node.disks[d].sleeps = sleeps;
+        if node.engine.is_some() && node.disks[d].reads.is_empty() && !sleeps {
+            self.issue_read(i, d);
         }
-        if !self.nodes[i].core_paused(self.now) && self.nodes[i].disk.reads.is_empty() {
-            self.issue_read(i);
-        }
-        let next = self.plan.timing.heartbeat.0 + self.rng.below(self.plan.jitter);
-        self.after(next, i, Ev::DiskCycle { core });
     }
 
-    pub(crate) fn issue_read(&mut self, i: usize) {
-        if self.nodes[i].disk.reads.len() >= 2 {
-            self.nodes[i].disk.again = true;
+    /// The disk threads run again.
+    pub(crate) fn disks_wake(&mut self, i: usize) {
+        for d in 0..self.disks.len() {
+            if self.nodes[i].disks[d].sleeps {
+                self.read_after_frame(i, d);
+            }
+        }
+    }
+
+    pub(crate) fn issue_read(&mut self, i: usize, d: usize) {
+        if self.nodes[i].disks[d].reads.len() >= 2 {
+            self.nodes[i].disks[d].again = true;
             return;
         }
-        let takes = self.io_time(i);
+        let takes = self.io_time(i, d);
         let first = self.rng.below(takes);
         let second = first + self.rng.below(takes - first);
         self.number += 1;
@@ -144,23 +155,39 @@ impl World {
         let late = self.rng.next();
         let count = self.plan.nodes;
         let node = &mut self.nodes[i];
-        node.disk.reads.push(Read {
+        node.disks[d].reads.push(Read {
             id: read,
             begun: node.clock.at(self.now),
             late,
             blocks: vec![BlockSeen::Blank; count],
             record: None,
             frames: vec![None; count],
-            fails: node.disk.lost,
+            fails: node.disks[d].lost,
         });
-        self.after(first, i, Ev::Sample { read, late: false });
-        self.after(second, i, Ev::Sample { read, late: true });
-        self.after(takes, i, Ev::ReadEnds { read });
+        self.after(
+            first,
+            i,
+            Ev::Sample {
+                d,
+                read,
+                late: false,
+            },
+        );
+        self.after(
+            second,
+            i,
+            Ev::Sample {
+                d,
+                read,
+                late: true,
+            },
+        );
+        self.after(takes, i, Ev::ReadEnds { d, read });
     }
 
-    pub(crate) fn sample(&mut self, i: usize, read: u64, late: bool) {
-        let disk = &self.disk;
-        let mut reads = self.nodes[i].disk.reads.iter_mut();
+    pub(crate) fn sample(&mut self, i: usize, d: usize, read: u64, late: bool) {
+        let disk = &self.disks[d];
+        let mut reads = self.nodes[i].disks[d].reads.iter_mut();
         let Some(read) = reads.find(|known| known.id == read) else {
             return;
         };
@@ -180,8 +207,8 @@ impl World {
     }
 
     /// Still held by the device? Then the end comes later.
-    pub(crate) fn still_hangs(&mut self, i: usize, ev: Ev) -> bool {
-        let until = self.nodes[i].disk.hung_until;
+    pub(crate) fn still_hangs(&mut self, i: usize, d: usize, ev: Ev) -> bool {
+        let until = self.nodes[i].disks[d].hung_until;
         if until <= self.now {
             return false;
         }
@@ -190,33 +217,40 @@ impl World {
         true
     }
 
-    pub(crate) fn read_ends(&mut self, i: usize, id: u64) {
-        let known = self.nodes[i].disk.reads.iter().any(|read| read.id == id);
-        if !known || self.still_hangs(i, Ev::ReadEnds { read: id }) {
+    pub(crate) fn read_ends(&mut self, i: usize, d: usize, id: u64) {
+        let known = self.nodes[i].disks[d]
+            .reads
+            .iter()
+            .any(|read| read.id == id);
+        if !known || self.still_hangs(i, d, Ev::ReadEnds { d, read: id }) {
             return;
         }
-        let place = self.nodes[i]
-            .disk
+        let place = self.nodes[i].disks[d]
             .reads
             .iter()
             .position(|read| read.id == id);
         let Some(place) = place else { return };
-        let read = self.nodes[i].disk.reads.swap_remove(place);
-        if std::mem::take(&mut self.nodes[i].disk.again) {
-            self.issue_read(i);
+        let read = self.nodes[i].disks[d].reads.swap_remove(place);
+        if std::mem::take(&mut self.nodes[i].disks[d].again) {
+            self.issue_read(i, d);
         }
         let mut read = read;
-        if self.nodes[i].disk.garbled {
+        if self.nodes[i].disks[d].garbled {
             self.garble(&mut read);
         }
-        let fails = read.fails || self.nodes[i].disk.lost;
-        self.disk_state(i, !fails);
+        let fails = read.fails || self.nodes[i].disks[d].lost;
+        self.disk_state(i, d, !fails);
         if fails {
-            self.deliver(i, In::ReadFailed { begun: read.begun });
-            return;
+            let (disk, begun) = (d as u8, read.begun);
+            self.deliver(i, In::ReadFailed { disk, begun });
+        } else {
+            self.read_shows(i, d, read);
         }
-        let link = self.disk_link();
-        let disk = &mut self.nodes[i].disk;
+    }
+
+    fn read_shows(&mut self, i: usize, d: usize, mut read: Read) {
+        let link = self.disk_link(d);
+        let disk = &mut self.nodes[i].disks[d];
         disk.handed.resize(read.frames.len(), None);
         let mut frames = Vec::new();
         for (slot, frame) in read.frames.into_iter().enumerate() {
@@ -238,6 +272,7 @@ impl World {
         self.deliver(
             i,
             In::Read {
+                disk: d as u8,
                 begun,
                 seen,
                 frames,
@@ -247,26 +282,26 @@ impl World {
     }
 
     /// The disk thread tells the engine when its link changes.
-    fn disk_state(&mut self, i: usize, up: bool) {
-        if self.nodes[i].disk.up.replace(up) != Some(up) {
-            let (link, reason) = (self.disk_link(), "disk".to_owned());
+    fn disk_state(&mut self, i: usize, d: usize, up: bool) {
+        if self.nodes[i].disks[d].up.replace(up) != Some(up) {
+            let (link, reason) = (self.disk_link(d), "disk".to_owned());
             self.deliver(i, In::Other(Event::LinkState { link, up, reason }));
         }
     }
 
-    pub(crate) fn issue_write(&mut self, i: usize, block: Block) {
+    pub(crate) fn issue_write(&mut self, i: usize, d: usize, block: Block) {
         assert!(
-            self.nodes[i].disk.write.is_none(),
+            self.nodes[i].disks[d].write.is_none(),
             "two register writes at once"
         );
         self.number += 1;
         let id = self.number;
-        let fails = self.nodes[i].disk.lost;
+        let fails = self.nodes[i].disks[d].lost;
         let lands = !fails || self.rng.chance(500);
         self.proposed(i, &block);
-        let takes = self.io_time(i);
+        let takes = self.io_time(i, d);
         let when = self.rng.below(takes);
-        self.nodes[i].disk.write = Some(Write {
+        self.nodes[i].disks[d].write = Some(Write {
             id,
             block,
             fails,
@@ -274,8 +309,8 @@ impl World {
             landed: false,
             orphan: false,
         });
-        self.after(when, i, Ev::WriteLands { write: id });
-        self.after(takes, i, Ev::WriteEnds { write: id });
+        self.after(when, i, Ev::WriteLands { d, write: id });
+        self.after(takes, i, Ev::WriteEnds { d, write: id });
         if let Some(strike) = self.nodes[i].when_writing.take() {
             let when = self.rng.below(takes);
             self.after(when, i, Ev::Strikes { strike });
@@ -283,9 +318,9 @@ impl World {
     }
 
     /// A block is on the disk.
-    pub(crate) fn lands(&mut self, i: usize, block: Block) {
+    pub(crate) fn lands(&mut self, i: usize, d: usize, block: Block) {
         let slot = self.nodes[i].slot;
-        match self.disk.land(slot, block) {
+        match land(&mut self.disks, d, slot, block) {
             Ok(Some(value)) => self.decided(i, value),
             Ok(None) => {}
             Err(what) => self.goes_back(i, what),
@@ -296,79 +331,87 @@ impl World {
         self.violated(Violation::new("S4", what, vec![i]));
     }
 
-    pub(crate) fn write_lands(&mut self, i: usize, id: u64) {
-        let until = self.nodes[i].disk.hung_until;
-        let write = self.nodes[i].disk.write.as_mut();
+    pub(crate) fn write_lands(&mut self, i: usize, d: usize, id: u64) {
+        let until = self.nodes[i].disks[d].hung_until;
+        let write = self.nodes[i].disks[d].write.as_mut();
         let Some(write) = write.filter(|write| write.id == id && write.lands) else {
             return;
         };
         // What hangs has been done already, or is done when the hang is over.
         if until > self.now && id.is_multiple_of(2) {
-            self.after(until - self.now, i, Ev::WriteLands { write: id });
+            self.after(until - self.now, i, Ev::WriteLands { d, write: id });
             return;
         }
         if !std::mem::replace(&mut write.landed, true) {
             let block = write.block.clone();
-            self.lands(i, block);
+            self.lands(i, d, block);
         }
     }
 
-    pub(crate) fn write_ends(&mut self, i: usize, id: u64) {
-        let known = self.nodes[i]
-            .disk
+    pub(crate) fn write_ends(&mut self, i: usize, d: usize, id: u64) {
+        let known = self.nodes[i].disks[d]
             .write
             .as_ref()
             .is_some_and(|write| write.id == id);
-        if !known || self.still_hangs(i, Ev::WriteEnds { write: id }) {
+        if !known || self.still_hangs(i, d, Ev::WriteEnds { d, write: id }) {
             return;
         }
-        self.write_lands(i, id);
-        if let Some(write) = self.nodes[i]
-            .disk
+        self.write_lands(i, d, id);
+        if let Some(write) = self.nodes[i].disks[d]
             .write
             .take()
             .filter(|write| !write.orphan)
         {
-            self.deliver(i, In::WriteEnded { fails: write.fails });
+            self.deliver(
+                i,
+                In::WriteEnded {
+                    disk: d as u8,
+                    fails: write.fails,
+                },
+            );
         }
     }
 
     // ---- heartbeats through slots ----
 
-    fn start_slot_write(&mut self, i: usize) {
-        if self.nodes[i].disk.slot.is_some() || self.nodes[i].disk.lost {
+    fn start_slot_write(&mut self, i: usize, d: usize) {
+        if self.nodes[i].disks[d].slot.is_some() {
             return;
         }
-        let Some(frame) = self.nodes[i].disk.next_slot.take() else {
+        let Some(frame) = self.nodes[i].disks[d].next_slot.take() else {
             return;
         };
+        if self.nodes[i].disks[d].lost {
+            self.read_after_frame(i, d);
+            return;
+        }
         self.number += 1;
         let write = self.number;
-        self.nodes[i].disk.slot = Some((write, frame));
-        let takes = self.io_time(i);
+        self.nodes[i].disks[d].slot = Some((write, frame));
+        let takes = self.io_time(i, d);
         let when = self.rng.below(takes);
-        self.after(when, i, Ev::SlotLands { write });
-        self.after(takes, i, Ev::SlotEnds { write });
+        self.after(when, i, Ev::SlotLands { d, write });
+        self.after(takes, i, Ev::SlotEnds { d, write });
     }
 
-    pub(crate) fn slot_lands(&mut self, i: usize, id: u64) {
-        if let Some((write, frame)) = &self.nodes[i].disk.slot
+    pub(crate) fn slot_lands(&mut self, i: usize, d: usize, id: u64) {
+        if let Some((write, frame)) = &self.nodes[i].disks[d].slot
             && *write == id
         {
-            self.disk.frames[self.nodes[i].slot] = Some(frame.clone());
+            self.disks[d].frames[self.nodes[i].slot] = Some(frame.clone());
         }
     }
 
-    pub(crate) fn slot_ends(&mut self, i: usize, id: u64) {
-        let known = self.nodes[i]
-            .disk
+    pub(crate) fn slot_ends(&mut self, i: usize, d: usize, id: u64) {
+        let known = self.nodes[i].disks[d]
             .slot
             .as_ref()
             .is_some_and(|(write, _)| *write == id);
-        if !known || self.still_hangs(i, Ev::SlotEnds { write: id }) {
+        if !known || self.still_hangs(i, d, Ev::SlotEnds { d, write: id }) {
             return;
         }
-        self.nodes[i].disk.slot = None;
-        self.start_slot_write(i);
+        self.nodes[i].disks[d].slot = None;
+        self.read_after_frame(i, d);
+        self.start_slot_write(i, d);
     }
 }

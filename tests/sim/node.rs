@@ -7,7 +7,7 @@ use standfast::engine::{Engine, Event, Resumed};
 use standfast::frame::Frame;
 use standfast::model::{Incarnation, NodeId};
 use standfast::node::guard::rule::Rule;
-use standfast::register::{Block, Memory, Seen};
+use standfast::register::{Block, DISKS_MAX, Memory, Seen};
 use standfast::time::Instant;
 
 use crate::clock::Clock;
@@ -30,15 +30,18 @@ pub(crate) enum In {
         link: u8,
     },
     Read {
+        disk: u8,
         begun: Instant,
         seen: Option<Seen>,
         frames: Vec<Rc<Frame>>,
         link: u8,
     },
     ReadFailed {
+        disk: u8,
         begun: Instant,
     },
     WriteEnded {
+        disk: u8,
         fails: bool,
     },
     Other(Event),
@@ -137,7 +140,7 @@ pub(crate) struct Node {
     pub(crate) fit: u64,
     /// Tasks that it was unfit for at any time in this life.
     pub(crate) unfit_lately: u64,
-    pub(crate) disk: DiskThread,
+    pub(crate) disks: [DiskThread; DISKS_MAX],
     /// The file of its own votes, and the record on its way there.
     pub(crate) votes: Option<Block>,
     pub(crate) record: Option<(u64, Block)>,
@@ -194,7 +197,7 @@ impl Node {
             held: vec![Held::default(); tasks],
             fit: u64::MAX,
             unfit_lately: 0,
-            disk: DiskThread::default(),
+            disks: Default::default(),
             votes: None,
             record: None,
             when_writing: None,
@@ -212,6 +215,11 @@ impl Node {
             order_at: 0,
             report_at: 0,
         }
+    }
+
+    /// Does the process wait for a register write? Then it cannot end.
+    pub(crate) fn writes(&self) -> bool {
+        self.disks.iter().any(DiskThread::writes)
     }
 
     /// Tasks of which anything runs, bit by index.

@@ -7,6 +7,7 @@
 
 use standfast::config::Timing;
 use standfast::model::NODES_MAX;
+use standfast::register::DISKS_MAX;
 use standfast::time::Span;
 
 use crate::draw;
@@ -100,6 +101,8 @@ pub(crate) struct Plan {
     pub(crate) nodes: usize,
     pub(crate) tasks: usize,
     pub(crate) networks: usize,
+    /// Disks that the register is on.
+    pub(crate) disks: usize,
     pub(crate) timing: Timing,
     pub(crate) kinds: Vec<Kind>,
     /// Everything that goes wrong, in order, with its moment.
@@ -156,6 +159,7 @@ impl Plan {
             nodes,
             tasks,
             networks: 2,
+            disks: 1,
             timing,
             kinds: Vec::new(),
             strikes: Vec::new(),
@@ -233,7 +237,12 @@ impl Plan {
             fails: own.pick(&[0, 0, 50, 300]),
         };
         // By a coin of its own: all else is the same with either medium.
-        plan.compare_and_write = rng.clone().chance(300);
+        let mut coin = rng.clone();
+        plan.compare_and_write = coin.chance(300);
+        if !plan.compare_and_write && coin.chance(450) {
+            plan.disks = DISKS_MAX;
+            draw::spread(&mut plan.strikes, &mut coin);
+        }
         plan
     }
 

@@ -95,14 +95,14 @@ pub(crate) struct Command {
 
 impl World {
     pub(crate) fn issue_change(&mut self, i: usize, change: Change) {
-        let under_way = self.nodes[i].disk.command.is_some();
+        let under_way = self.nodes[i].disks[0].command.is_some();
         assert!(!under_way, "two commands at once");
         self.number += 1;
         let id = self.number;
         let bad = !self.calm;
-        let lost = self.nodes[i].disk.lost;
+        let lost = self.nodes[i].disks[0].lost;
         let unclear = lost || bad && self.rng.chance(20);
-        let takes = self.io_time(i);
+        let takes = self.io_time(i, 0);
         let when = self.rng.below(takes);
         let late = self.rng.skewed(self.plan.timing.detect.0 * 2);
         if !unclear {
@@ -138,7 +138,7 @@ impl World {
             );
         }
         self.after(takes, i, Ev::ChangeEnds { id });
-        self.nodes[i].disk.command = Some(Command {
+        self.nodes[i].disks[0].command = Some(Command {
             id,
             outcome: None,
             unclear,
@@ -147,8 +147,8 @@ impl World {
     }
 
     pub(crate) fn change_lands(&mut self, i: usize, id: u64, change: Change) {
-        let until = self.nodes[i].disk.hung_until;
-        let waits = self.nodes[i].disk.command.as_ref();
+        let until = self.nodes[i].disks[0].hung_until;
+        let waits = self.nodes[i].disks[0].command.as_ref();
         let waits = waits.is_some_and(|command| command.id == id);
         // What hangs has been done already, or is done when the hang is over.
         if waits && until > self.now && id.is_multiple_of(2) {
@@ -162,10 +162,13 @@ impl World {
             );
             return;
         }
-        let shared = self.disk.record.as_mut().expect("this disk has a record");
+        let shared = self.disks[0]
+            .record
+            .as_mut()
+            .expect("this disk has a record");
         match shared.execute(&change) {
             Ok(outcome) => {
-                if let Some(command) = &mut self.nodes[i].disk.command
+                if let Some(command) = &mut self.nodes[i].disks[0].command
                     && command.id == id
                 {
                     command.outcome.get_or_insert(outcome);
@@ -178,12 +181,12 @@ impl World {
     }
 
     pub(crate) fn change_ends(&mut self, i: usize, id: u64) {
-        let command = self.nodes[i].disk.command.as_ref();
+        let command = self.nodes[i].disks[0].command.as_ref();
         let known = command.is_some_and(|command| command.id == id);
-        if !known || self.still_hangs(i, Ev::ChangeEnds { id }) {
+        if !known || self.still_hangs(i, 0, Ev::ChangeEnds { id }) {
             return;
         }
-        let Some(command) = self.nodes[i].disk.command.take() else {
+        let Some(command) = self.nodes[i].disks[0].command.take() else {
             return;
         };
         if command.orphan {
@@ -203,7 +206,7 @@ impl World {
     /// The engine of node `i` has learned a view. If the disk has accepted it, it is decided by
     /// now: the node that learns it accepts it, too.
     pub(crate) fn has_learned(&mut self, i: usize) {
-        let (Some(shared), Some(engine)) = (&self.disk.record, &self.nodes[i].engine) else {
+        let (Some(shared), Some(engine)) = (&self.disks[0].record, &self.nodes[i].engine) else {
             return;
         };
         let view = engine.view();

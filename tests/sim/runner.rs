@@ -22,7 +22,7 @@ fn failure(stopped: bool) -> Failure {
 }
 
 impl World {
-    fn report(&mut self, i: usize, report: Report) {
+    pub(crate) fn report(&mut self, i: usize, report: Report) {
         let soon = self.now + self.rng.below(self.plan.jitter) + 1;
         let node = &mut self.nodes[i];
         node.report_at = node.report_at.max(soon);

@@ -5,11 +5,12 @@ mod rare;
 
 use standfast::engine::{Command, Event};
 use standfast::model::TaskIndex;
+use standfast::register::DISKS_MAX;
 
 use crate::node::In;
 use crate::plan::Plan;
 use crate::rng::Rng;
-use crate::strike::Ill;
+use crate::strike::{Ill, Strike};
 use crate::world::{Heal, World};
 
 const DETECT_MS: u64 = 500;
@@ -25,7 +26,19 @@ fn dark(nodes: usize, tasks: usize, seed: u64) -> World {
 
 /// A cluster in which everybody is in and everything runs.
 fn cluster(nodes: usize, tasks: usize, seed: u64) -> World {
-    let mut world = dark(nodes, tasks, seed);
+    settled(dark(nodes, tasks, seed))
+}
+
+/// The same with its register on three disks.
+fn on_three_disks(nodes: usize, seed: u64) -> World {
+    let plan = Plan {
+        disks: DISKS_MAX,
+        ..Plan::calm(nodes, 1, DETECT_MS)
+    };
+    settled(World::new(plan, Rng::new(seed), true))
+}
+
+fn settled(mut world: World) -> World {
     world.power_up_all();
     wait(&mut world, D * 40, "a well cluster", |world| {
         world.is_well().is_ok()
@@ -135,7 +148,7 @@ fn without_the_disk_a_task_moves_and_comes_back_when_all_nodes_are_there() {
         // Back on the disk the view is the same one, and a takeover needs no more than usual.
         let known = epoch(&world);
         for node in 0..nodes {
-            world.heals(node, Heal::Disk(Ill::Lost));
+            world.heals(node, Heal::Disk(0, Ill::Lost));
         }
         let settled = world.now + D * 2;
         world.run_until(settled);
@@ -189,7 +202,7 @@ fn without_the_disk_and_a_node_nothing_changes_and_nothing_is_lost() {
     world.run_until(later);
     assert_eq!(epoch(&world), known);
     for node in 0..3 {
-        world.heals(node, Heal::Disk(Ill::Lost));
+        world.heals(node, Heal::Disk(0, Ill::Lost));
     }
     wait(&mut world, D * 10, "the task", |w| {
         (0..3).any(|node| w.nodes[node].held[0].whole)
@@ -208,6 +221,64 @@ fn the_disk_dead_but_a_network_alive_is_not_a_failure() {
         world.pause_core(nodes - 1, H * 2);
         stays_as_it_is(&mut world, D * 20);
     }
+}
+
+#[test]
+fn one_of_three_disks_is_not_missed_and_a_takeover_takes_no_longer() {
+    for ill in [Ill::Lost, Ill::Hangs, Ill::Garbled] {
+        for disk in 0..DISKS_MAX {
+            let mut world = on_three_disks(2, disk as u64);
+            let span = None;
+            world.strike(Strike::Array { disk, ill, span });
+            stays_as_it_is(&mut world, D * 20);
+            let owner = runner_of(&world, 0);
+            world.power_cut(owner);
+            let took = wait(&mut world, D * 3, "a takeover", |w| elsewhere(w, owner, 0));
+            assert!(took <= D, "{ill:?} {disk}: {took}");
+        }
+    }
+}
+
+#[test]
+fn a_disk_of_three_that_was_away_makes_up_for_the_next_one() {
+    let mut world = on_three_disks(3, 5);
+    let (ill, span) = (Ill::Lost, None);
+    for disk in 0..DISKS_MAX {
+        world.strike(Strike::Array { disk, ill, span });
+        // Decided on the two others only.
+        let from = runner_of(&world, 0);
+        let to = (from + 1) % 3;
+        let task = TaskIndex::new(0).unwrap();
+        let node = world.nodes[to].id;
+        world.command(from, Command::Move { task, to: node });
+        wait(&mut world, D, "the task on its heir", |w| {
+            w.nodes[to].held[0].whole && !runs(w, from, 0)
+        });
+        for node in 0..3 {
+            world.heals(node, Heal::Disk(disk, ill));
+        }
+        let quiet = world.now + D * 2;
+        world.run_until(quiet);
+        stays_as_it_is(&mut world, D * 3);
+    }
+}
+
+#[test]
+fn two_of_three_disks_gone_are_as_the_only_one_gone() {
+    let mut world = on_three_disks(2, 6);
+    world.checks.s6 = false;
+    for disk in [0, 2] {
+        let (ill, span) = (Ill::Lost, None);
+        world.strike(Strike::Array { disk, ill, span });
+    }
+    stays_as_it_is(&mut world, D * 20);
+    let (known, owner) = (epoch(&world), runner_of(&world, 0));
+    world.power_cut(owner);
+    let later = world.now + D * 20;
+    world.run_until(later);
+    assert_eq!(epoch(&world), known, "one disk and one node decide nothing");
+    world.heals(1 - owner, Heal::Disk(2, Ill::Lost));
+    wait(&mut world, D * 3, "a takeover", |w| elsewhere(w, owner, 0));
 }
 
 #[test]

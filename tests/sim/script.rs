@@ -20,6 +20,7 @@
 //! down link LINK of NODE [for SPAN]              flap link LINK of NODE TIMES times every SPAN
 //! cross links of NODE [for SPAN]
 //! disk of NODE hangs|is lost|is slow|is garbled [for SPAN]         disk of NODE is well
+//! disk of all hangs|...    disk-2 of NODE hangs|...    disk-3 of all is lost
 //! fence of NODE fails|is slow [for SPAN]
 //! replay|flip|forge|overwrite COUNT frames       save-disk         restore-disk
 //! TASK dies                       TASK cannot start|cannot stop|is slow on NODE [for SPAN]
@@ -35,8 +36,9 @@
 use standfast::config::Config;
 use standfast::engine::Command;
 use standfast::model::{NodeId, TaskIndex};
+use standfast::register::DISKS_MAX;
 
-use crate::strike::{Attack, Cable, Device, Flaw, Ill, Part, Strike};
+use crate::strike::{Attack, Cable, Device, Flaw, Ill, Part, Strike, disk_word};
 
 /// When a line comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -358,8 +360,14 @@ impl Cast<'_> {
             ["disk", "of", node, "is", "well"] => Strike::DiskWell {
                 node: self.node(node)?,
             },
-            ["disk", "of", node, ill @ ..] => Strike::Disk {
+            [disk, "of", "all", ill @ ..] if disk_of(disk).is_some() => Strike::Array {
+                disk: disk_of(disk)?,
+                ill: ill_of(ill)?,
+                span,
+            },
+            [disk, "of", node, ill @ ..] if disk_of(disk).is_some() => Strike::Disk {
                 node: self.node(node)?,
+                disk: disk_of(disk)?,
                 ill: ill_of(ill)?,
                 span,
             },
@@ -398,6 +406,11 @@ fn device_of(words: &[&str]) -> Option<Device> {
     devices
         .into_iter()
         .find(|device| device.word() == words.join(" "))
+}
+
+/// `disk` is the first, `disk-2` the second.
+fn disk_of(word: &str) -> Option<usize> {
+    (0..DISKS_MAX).find(|disk| disk_word(*disk) == word)
 }
 
 fn ill_of(words: &[&str]) -> Option<Ill> {

@@ -252,6 +252,13 @@ pub(crate) enum Strike {
     },
     Disk {
         node: usize,
+        disk: usize,
+        ill: Ill,
+        span: Option<u64>,
+    },
+    /// One disk, for all nodes.
+    Array {
+        disk: usize,
         ill: Ill,
         span: Option<u64>,
     },
@@ -326,6 +333,14 @@ pub(crate) fn time(span: u64) -> String {
         span if span % 1_000_000_000 == 0 && span > 0 => format!("{}s", span / 1_000_000_000),
         span if span % 1_000_000 == 0 => format!("{}ms", span / 1_000_000),
         span => format!("{}us", span / 1_000),
+    }
+}
+
+/// The first disk is the only one in most worlds.
+pub(crate) fn disk_word(disk: usize) -> String {
+    match disk {
+        0 => "disk".to_owned(),
+        other => format!("disk-{}", other + 1),
     }
 }
 
@@ -413,8 +428,18 @@ impl Strike {
             Strike::Cross { node: n, span } => {
                 format!("cross links of {}{}", node(*n), lasts(*span))
             }
-            Strike::Disk { node: n, ill, span } => {
-                format!("disk of {} {}{}", node(*n), ill.word(), lasts(*span))
+            Strike::Disk {
+                node: n,
+                disk,
+                ill,
+                span,
+            } => {
+                let disk = disk_word(*disk);
+                format!("{disk} of {} {}{}", node(*n), ill.word(), lasts(*span))
+            }
+            Strike::Array { disk, ill, span } => {
+                let disk = disk_word(*disk);
+                format!("{disk} of all {}{}", ill.word(), lasts(*span))
             }
             Strike::DiskWell { node: n } => format!("disk of {} is well", node(*n)),
             Strike::Fence {
@@ -469,7 +494,7 @@ impl Strike {
             Strike::Flap { .. } => "flapping link",
             Strike::Clog { .. } => "clogged link",
             Strike::Cross { .. } => "crossed cables",
-            Strike::Disk { ill, .. } => match ill {
+            Strike::Disk { ill, .. } | Strike::Array { ill, .. } => match ill {
                 Ill::Hangs => "disk hang",
                 Ill::Lost => "disk path loss",
                 Ill::Slow => "slow disk",

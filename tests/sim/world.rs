@@ -51,20 +51,21 @@ pub(crate) enum Ev {
         core: u64,
         link: u8,
     },
-    DiskCycle {
-        core: u64,
-    },
     Sample {
+        d: usize,
         read: u64,
         late: bool,
     },
     ReadEnds {
+        d: usize,
         read: u64,
     },
     WriteLands {
+        d: usize,
         write: u64,
     },
     WriteEnds {
+        d: usize,
         write: u64,
     },
     ChangeLands {
@@ -75,9 +76,11 @@ pub(crate) enum Ev {
         id: u64,
     },
     SlotLands {
+        d: usize,
         write: u64,
     },
     SlotEnds {
+        d: usize,
         write: u64,
     },
     Order {
@@ -167,7 +170,7 @@ pub(crate) enum Ev {
 pub(crate) enum Heal {
     Cut(Vec<(usize, usize, usize)>),
     Link(usize),
-    Disk(Ill),
+    Disk(usize, Ill),
     Fit,
     Flaw { task: usize, flaw: Flaw },
     Crossed,
@@ -183,7 +186,7 @@ pub(crate) struct World {
     queue: BinaryHeap<Reverse<Entry>>,
     pub(crate) number: u64,
     pub(crate) nodes: Vec<Node>,
-    pub(crate) disk: Disk,
+    pub(crate) disks: Vec<Disk>,
     /// In whose files each ballot was accepted, by node index.
     pub(crate) accepted: BTreeMap<Ballot, u64>,
     /// Counts of cuts by link, sender, hearer.
@@ -200,7 +203,7 @@ pub(crate) struct World {
     pub(crate) agents: BTreeMap<(usize, usize), Agent>,
     /// The volume of each task.
     pub(crate) volumes: Vec<Unit>,
-    pub(crate) saved_disk: Option<Disk>,
+    pub(crate) saved_disks: Option<Vec<Disk>>,
     pub(crate) troubles: Troubles,
     pub(crate) keys: Keys,
     pub(crate) calm: bool,
@@ -255,12 +258,12 @@ impl World {
             task_nodes.push(list);
         }
         World {
-            disk: Disk::new(plan.nodes, plan.compare_and_write),
+            disks: vec![Disk::new(plan.nodes, plan.compare_and_write); plan.disks],
             checks: Checks::new(&plan),
             clogged_until: vec![0; plan.networks],
             agents: BTreeMap::new(),
             volumes: vec![Unit::default(); plan.tasks],
-            saved_disk: None,
+            saved_disks: None,
             troubles: Troubles::new(&plan),
             keys: Keys::new(),
             plan,
@@ -349,8 +352,7 @@ impl World {
             Ev::RecordEnds { record } => self.record_ends(i, record),
             Ev::FileSpeaks { core } => self.file_speaks(i, core),
             Ev::Drain { core, link } => self.drain(i, core, link),
-            Ev::DiskCycle { core } => self.disk_cycle(i, core),
-            Ev::Sample { read, late } => self.sample(i, read, late),
+            Ev::Sample { d, read, late } => self.sample(i, d, read, late),
             Ev::Order { runner, order } => self.take_order(i, runner, order),
             Ev::PowerOrder {
                 runner,
@@ -393,13 +395,13 @@ impl World {
 
     fn disk_event(&mut self, i: usize, ev: Ev) {
         match ev {
-            Ev::ReadEnds { read } => self.read_ends(i, read),
-            Ev::WriteLands { write } => self.write_lands(i, write),
-            Ev::WriteEnds { write } => self.write_ends(i, write),
+            Ev::ReadEnds { d, read } => self.read_ends(i, d, read),
+            Ev::WriteLands { d, write } => self.write_lands(i, d, write),
+            Ev::WriteEnds { d, write } => self.write_ends(i, d, write),
             Ev::ChangeLands { id, change } => self.change_lands(i, id, *change),
             Ev::ChangeEnds { id } => self.change_ends(i, id),
-            Ev::SlotLands { write } => self.slot_lands(i, write),
-            Ev::SlotEnds { write } => self.slot_ends(i, write),
+            Ev::SlotLands { d, write } => self.slot_lands(i, d, write),
+            Ev::SlotEnds { d, write } => self.slot_ends(i, d, write),
             other => unreachable!("{other:?} is not of the disk"),
         }
     }
@@ -434,6 +436,7 @@ impl World {
             }
             In::Drained { link } => self.turn(i, Event::LinkDrained { link, begun: now }),
             In::Read {
+                disk,
                 begun,
                 seen,
                 frames,
@@ -446,11 +449,21 @@ impl World {
                 }
                 self.turn(i, Event::LinkDrained { link, begun });
                 let ended = now;
-                self.turn(i, Event::DiskRead { begun, ended, seen });
+                let event = Event::DiskRead {
+                    disk,
+                    begun,
+                    ended,
+                    seen,
+                };
+                self.turn(i, event);
             }
-            In::ReadFailed { begun } => self.turn(i, Event::DiskReadFailed { begun }),
-            In::WriteEnded { fails: true } => self.turn(i, Event::DiskWriteFailed { at: now }),
-            In::WriteEnded { fails: false } => self.turn(i, Event::DiskWritten { at: now }),
+            In::ReadFailed { disk, begun } => self.turn(i, Event::DiskReadFailed { disk, begun }),
+            In::WriteEnded { disk, fails: true } => {
+                self.turn(i, Event::DiskWriteFailed { disk, at: now });
+            }
+            In::WriteEnded { disk, fails: false } => {
+                self.turn(i, Event::DiskWritten { disk, at: now });
+            }
             In::Other(Event::Packet { link, packet }) => self.hears_packet(i, link, packet),
             In::Other(event) => self.turn(i, event),
         }
@@ -515,9 +528,11 @@ impl World {
     fn perform(&mut self, i: usize, action: Action) {
         match action {
             Action::Send(frame) => self.send(i, frame),
-            Action::Disk(DiskOrder::Read) => self.issue_read(i),
-            Action::Disk(DiskOrder::Write(block)) => self.issue_write(i, block),
-            Action::Disk(DiskOrder::CompareAndWrite(change)) => self.issue_change(i, change),
+            Action::Disk { disk, order } => match order {
+                DiskOrder::Read => self.issue_read(i, usize::from(disk)),
+                DiskOrder::Write(block) => self.issue_write(i, usize::from(disk), block),
+                DiskOrder::CompareAndWrite(change) => self.issue_change(i, change),
+            },
             Action::Order(order) => {
                 if let Order::Stop {
                     task, forced: true, ..

@@ -57,6 +57,8 @@ pub(super) struct DiskLink {
     parameters: Parameters,
     device: PathBuf,
     highest: NodeId,
+    /// Position among the register's disks.
+    disk: u8,
     counters: Arc<Counters>,
     area: Option<Area>,
     state: State,
@@ -72,13 +74,14 @@ impl DiskLink {
     pub(super) fn new(
         parameters: Parameters,
         device: PathBuf,
-        highest: NodeId,
+        (highest, disk): (NodeId, u8),
         counters: Arc<Counters>,
     ) -> DiskLink {
         DiskLink {
             parameters,
             device,
             highest,
+            disk,
             counters,
             area: None,
             state: State::down("not tried yet"),
@@ -161,7 +164,8 @@ impl DiskLink {
 
     fn read_failed(&mut self, begun: Instant, out: &mut Outlet) -> Received {
         self.counters.add(Count::RecvFailed);
-        out.tell(Event::DiskReadFailed { begun });
+        let disk = self.disk;
+        out.tell(Event::DiskReadFailed { disk, begun });
         Received::Unknown
     }
 
@@ -193,16 +197,16 @@ impl DiskLink {
             self.recv(Scope::All, out);
         }
         let result = self.area.as_mut().map(|area| area.write_block(block));
-        let at = now();
+        let (at, disk) = (now(), self.disk);
         if let Some(Ok(())) = result {
-            out.tell(Event::DiskWritten { at });
+            out.tell(Event::DiskWritten { disk, at });
             return;
         }
         self.counters.add(Count::SendFailed);
         if let Some(Err(TransferError::Disk(error))) = result {
             self.fail(sentence(&error));
         }
-        out.tell(Event::DiskWriteFailed { at });
+        out.tell(Event::DiskWriteFailed { disk, at });
     }
 }
 
@@ -251,6 +255,7 @@ impl Link for DiskLink {
             Ok(seen) => {
                 area.tell_frames(out);
                 out.tell(Event::DiskRead {
+                    disk: self.disk,
                     begun: seen.begun,
                     ended: seen.ended,
                     seen: seen.shown,

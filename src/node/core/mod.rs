@@ -73,7 +73,8 @@ struct Core {
     keep: Keep,
     recorder: Option<Recorder>,
     links: Vec<LinkHandle>,
-    disk: usize,
+    /// Which of the links are the register's disks.
+    disks: Vec<usize>,
     tasks: usize,
     revocations: u64,
     leaving: bool,
@@ -102,7 +103,7 @@ impl Core {
         let (request_sender, requests) = bounded(256);
         let port = Port::spawn(&options.run_dir, sender.clone(), request_sender)
             .map_err(StartError::Port)?;
-        let (links, disk) = start::links(config, &setup, &keyring, &sender)?;
+        let (links, disks) = start::links(config, &setup, &keyring, &sender)?;
         start::tell_scheduling(&port);
         let now = now();
         let recorder = start::recorder(options, &setup, now, &port);
@@ -119,7 +120,7 @@ impl Core {
             keep,
             recorder,
             links,
-            disk,
+            disks,
             tasks,
             revocations,
             leaving: false,
@@ -233,8 +234,9 @@ impl Core {
                     link.mail(&packet);
                 }
             }
-            Action::Disk(order) => {
-                let taken = self.links[self.disk].order(order);
+            Action::Disk { disk, order } => {
+                let link = self.disks[usize::from(disk)];
+                let taken = self.links[link].order(order);
                 taken.expect("the register has one write under way at most");
             }
             Action::Keep(block) => self.keep.order(block),

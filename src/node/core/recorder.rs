@@ -211,6 +211,7 @@ mod tests {
             memory: Memory::Pending,
             networks: 1,
             fences: NodeSet::EMPTY,
+            disks: 1,
         }
     }
 

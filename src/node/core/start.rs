@@ -128,6 +128,7 @@ pub(super) fn setup(
         networks: networks(config, me.id),
         // Nobody switches himself off.
         fences: config.fenced_nodes().without(me.id),
+        disks: config.disks().count() as u8,
     })
 }
 
@@ -173,17 +174,17 @@ fn networks(config: &Config, me: NodeId) -> u64 {
 }
 
 /// Starts a thread for each link, then locks memory and makes this thread a real-time one. Returns
-/// the links and the position of the disk among them.
+/// the links and the positions of the register's disks among them.
 pub(super) fn links(
     config: &Config,
     setup: &Setup,
     keyring: &Keyring,
     events: &Sender<Event>,
-) -> Result<(Vec<LinkHandle>, usize), StartError> {
+) -> Result<(Vec<LinkHandle>, Vec<usize>), StartError> {
     let highest = setup.nodes.iter().map(|(node, _)| *node).max();
     let highest = highest.or(NodeId::new(1)).ok_or(StartError::NoDisk)?;
     let mut handles = Vec::new();
-    let mut disk = None;
+    let mut disks = Vec::new();
     for (link, path) in config.links_of(setup.me) {
         let medium = match &link.kind {
             LinkKind::Ethernet { ethertype, .. } => Medium::Ethernet {
@@ -191,10 +192,11 @@ pub(super) fn links(
                 ethertype: *ethertype,
             },
             LinkKind::Disk { .. } => {
-                disk = Some(handles.len());
+                disks.push(handles.len());
                 Medium::Disk {
                     device: path.into(),
                     highest,
+                    disk: config.disk_position(link),
                 }
             }
         };
@@ -210,7 +212,10 @@ pub(super) fn links(
             .map_err(|error| StartError::Link(link.name.clone(), error))?;
         handles.push(handle);
     }
-    Ok((handles, disk.ok_or(StartError::NoDisk)?))
+    if disks.is_empty() {
+        return Err(StartError::NoDisk);
+    }
+    Ok((handles, disks))
 }
 
 /// Locks memory, makes this thread a real-time one, and says loudly what was refused.

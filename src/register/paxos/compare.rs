@@ -82,9 +82,11 @@ impl Register {
                 Err(Trouble::RecordDamaged)
             }
         };
-        self.read_trouble = found.as_ref().err().copied();
-        if found.is_err() {
-            self.reads.pause = now + self.backoff;
+        let again = now + self.backoff;
+        let disk = self.disks.first();
+        disk.read_trouble = None;
+        if let Err(trouble) = found {
+            disk.unreadable(trouble, again);
         }
         found.ok()
     }
@@ -254,7 +256,7 @@ impl Register {
         if !shared.store_ended(me, whole) {
             return;
         }
-        self.write_failed = !whole;
+        self.disks.first().write_failed = !whole;
         let Phase::Storing(ballot) = self.phase else {
             return;
         };
@@ -282,7 +284,7 @@ impl Register {
         let Some(change) = shared.compared(at, outcome) else {
             return;
         };
-        self.write_failed = outcome == Compared::Unclear;
+        self.disks.first().write_failed = outcome == Compared::Unclear;
         self.note_open();
         match outcome {
             Compared::Done => self.done(now, at, &change),

@@ -40,7 +40,7 @@ use crate::model::{NodeId, NodeSet};
 use crate::time::{Instant, Span};
 
 use super::acceptor::Acceptor;
-use super::own::Own;
+use super::disks::Disks;
 use super::shared::Shared;
 use super::{
     Ballot, Block, Event, Memory, Message, News, Order, Refused, Trouble, VALUE_MAX, Value,
@@ -48,7 +48,7 @@ use super::{
 pub use network::MAIL_MAX;
 use network::Round;
 pub(super) use state::Stage;
-use state::{Media, Newer, Outbox, Phase, Proposal, Reads};
+use state::{Media, Newer, Outbox, Phase, Proposal};
 
 /// Ballots of one proposal; with the back-off they outlast every sensible deadline.
 const TRIES_MAX: u32 = 64;
@@ -66,8 +66,9 @@ pub struct Register {
     nodes: NodeSet,
     backoff: Span,
     jitter: u64,
-    own: Own,
-    /// In place of `own`, where the disk is changed by compare-and-write; the first read tells.
+    disks: Disks,
+    /// In place of the own block on the only disk, where that is changed by compare-and-write; the
+    /// first read tells.
     shared: Option<Shared>,
     acceptor: Acceptor,
     media: Media,
@@ -83,11 +84,8 @@ pub struct Register {
     behind: Option<Instant>,
     /// Highest ballot ever seen or begun.
     highest: Ballot,
-    reads: Reads,
     outbox: Outbox,
     halted: Option<Trouble>,
-    read_trouble: Option<Trouble>,
-    write_failed: bool,
 }
 
 impl Register {
@@ -102,7 +100,7 @@ impl Register {
             nodes: nodes.with(me),
             backoff,
             jitter: seed,
-            own: Own::default(),
+            disks: Disks::new(1),
             shared: None,
             acceptor: Acceptor::new(memory),
             media: Media {
@@ -118,36 +116,51 @@ impl Register {
             newer: None,
             behind: None,
             highest: Ballot::NONE,
-            reads: Reads::default(),
             outbox: Outbox::default(),
             halted: None,
-            read_trouble: None,
-            write_failed: false,
         };
-        register.ask_for_read(Instant::default());
+        register.ask_for_reads(Instant::default());
         register
     }
 
-    /// Takes in what has happened. `now` is not before any instant in the event.
+    /// The same on so many disks, of which a majority decides.
+    ///
+    /// # Panics
+    /// If these are neither one nor three, or if anything was done with this register before.
+    #[must_use]
+    pub fn on_disks(mut self, count: usize) -> Register {
+        assert!(self.acceptor.state().writes == 0 && !self.is_recovered());
+        self.disks = Disks::new(count);
+        self.ask_for_reads(Instant::default());
+        self
+    }
+
+    /// Takes in what has happened; on a disk, on the only one. `now` is not before any instant in
+    /// the event.
     pub fn handle(&mut self, now: Instant, event: Event<'_>) {
+        self.handle_on(0, now, event);
+    }
+
+    /// Takes in what has happened; if on a disk, on this one, counted from 0.
+    pub fn handle_on(&mut self, disk: usize, now: Instant, event: Event<'_>) {
         match event {
             Event::ReadDone { begun, ended, seen } => {
-                self.reads.finished(begun);
-                self.read_done(now, (begun, ended), seen);
+                self.read_done(now, disk, (begun, ended), seen);
             }
-            Event::ReadFailed { begun } => {
-                self.reads.finished(begun);
-                self.read_trouble = Some(Trouble::ReadFailed);
-                self.reads.pause = now + self.backoff;
-            }
+            Event::ReadFailed { begun } => self.read_failed(now, disk, begun),
             Event::Written { .. } if self.shared.is_some() => self.stored(now, true),
             Event::WriteFailed { .. } if self.shared.is_some() => self.stored(now, false),
             Event::Written { at } => {
-                if self.own.written(at) {
-                    self.landed(at);
+                if let Some(disk) = self.disks.of_mut(disk) {
+                    disk.written(at);
+                }
+                self.landed();
+            }
+            Event::WriteFailed { at } => {
+                if let Some(disk) = self.disks.of_mut(disk) {
+                    disk.not_written(at);
                 }
             }
-            Event::WriteFailed { at } => self.write_failed |= self.own.failed(at),
             Event::Compared { at, outcome } => self.compared(now, at, outcome),
             Event::Heard { from, message } => self.heard(now, from, message),
             Event::Remembered(memory) => {
@@ -201,16 +214,25 @@ impl Register {
         Ok(())
     }
 
-    /// What to do next.
+    /// What to do next on the only disk.
     #[must_use]
     pub fn poll_order(&mut self) -> Option<Order> {
+        self.poll_order_on(0)
+    }
+
+    /// What to do next on this disk, counted from 0.
+    #[must_use]
+    pub fn poll_order_on(&mut self, disk: usize) -> Option<Order> {
         if let Some(order) = self.shared.as_mut().and_then(Shared::poll) {
             return Some(order);
         }
-        if let Some(block) = self.own.poll() {
-            return Some(Order::Write(block));
-        }
-        std::mem::take(&mut self.reads.queued).then_some(Order::Read)
+        self.disks.of_mut(disk)?.poll()
+    }
+
+    /// Number of disks, one or three.
+    #[must_use]
+    pub fn disks(&self) -> usize {
+        self.disks.count()
     }
 
     /// The record to put into the node's own file now, durably, beside the one before it. At most
@@ -255,8 +277,8 @@ impl Register {
         if let Phase::Asking(..) = self.phase {
             next = next.min(self.round.again);
         }
-        if self.reads.asked.is_none() && self.wants_read_since().is_some() {
-            next = next.min(self.reads.pause);
+        if let Some(read) = self.reads_due() {
+            next = next.min(read);
         }
         if let Some(close) = self.close_due() {
             next = next.min(close);
@@ -288,11 +310,16 @@ impl Register {
         self.halted
     }
 
-    /// What is wrong, if anything; the worst first.
+    /// What is wrong, if anything; the worst first. One disk of three is not missed.
     #[must_use]
     pub fn trouble(&self) -> Option<Trouble> {
-        let write_trouble = self.write_failed.then_some(Trouble::WriteFailed);
-        self.halted.or(self.read_trouble).or(write_trouble)
+        self.halted.or_else(|| self.disks.trouble())
+    }
+
+    /// What is wrong with this disk, counted from 0.
+    #[must_use]
+    pub fn trouble_on(&self, disk: usize) -> Option<Trouble> {
+        self.disks.of(disk)?.trouble()
     }
 
     // ---- what follows from a ballot ----
@@ -378,7 +405,9 @@ impl Register {
     fn let_ballot_go(&mut self) {
         match self.phase {
             Phase::Waiting(_) => self.phase = Phase::Idle,
-            Phase::Writing(_, Stage::Promise) if self.own.withdraw() => self.phase = Phase::Idle,
+            Phase::Writing(_, Stage::Promise) if self.disks.withdraw_whole() => {
+                self.phase = Phase::Idle;
+            }
             Phase::Storing(_) => {
                 if self.withdraw_change() {
                     self.phase = Phase::Idle;
@@ -394,16 +423,19 @@ impl Register {
         self.newer = None;
         self.outbox.proof = None;
         self.give_up();
-        self.own.withdraw();
+        self.disks.withdraw();
         self.withdraw_change();
         self.phase = Phase::Idle;
     }
 
-    /// The own block is on the disk: time to read.
-    fn landed(&mut self, at: Instant) {
-        self.write_failed = false;
+    /// The own block is on the disks: time to read.
+    fn landed(&mut self) {
         match self.phase {
-            Phase::Writing(ballot, stage) => self.phase = Phase::Reading(ballot, stage, at),
+            Phase::Writing(ballot, stage) => {
+                if let Some(since) = self.disks.landed(ballot, stage) {
+                    self.phase = Phase::Reading(ballot, stage, since);
+                }
+            }
             Phase::Idle
             | Phase::Waiting(_)
             | Phase::Reading(..)
@@ -452,7 +484,7 @@ impl Register {
         }
         self.ask_again(now);
         self.answer(now);
-        self.ask_for_read(now);
+        self.ask_for_reads(now);
     }
 
     /// A ballot on a disk that does not answer goes on by asking all nodes, if they are there. What
@@ -466,7 +498,7 @@ impl Register {
         };
         let may_ask = self.media.network && self.acceptor.votes();
         if stuck && !self.media.disk && may_ask && self.proposal.is_some() {
-            self.own.withdraw();
+            self.disks.withdraw();
             self.drop_attempt();
             self.phase = Phase::Waiting(now);
         }
@@ -485,7 +517,7 @@ impl Register {
     fn is_disk_free(&self) -> bool {
         let free = match &self.shared {
             Some(shared) => shared.is_free(),
-            None => self.own.writable().is_some(),
+            None => self.disks.are_free(),
         };
         free && self.acceptor.is_recovered()
     }
@@ -526,43 +558,8 @@ impl Register {
             return;
         }
         self.acceptor.begin(self.highest);
-        self.own.order(self.highest, None);
+        self.disks.order(self.highest, None);
         self.phase = Phase::Writing(self.highest, Stage::Promise);
-    }
-
-    fn ask_for_read(&mut self, now: Instant) {
-        match (self.wants_read_since(), self.reads.asked) {
-            (None, Some(_)) if self.reads.queued => {
-                self.reads.queued = false;
-                self.reads.asked = None;
-            }
-            (Some(since), None) if now >= self.reads.pause => {
-                self.reads.queued = true;
-                self.reads.asked = Some(since);
-            }
-            (Some(_) | None, Some(_) | None) => {}
-        }
-    }
-
-    /// From when on a read must be begun to be of use; none if no read is needed.
-    fn wants_read_since(&self) -> Option<Instant> {
-        if let Some(shared) = &self.shared {
-            return shared.wants_read_since();
-        }
-        let ballot = match self.phase {
-            Phase::Reading(_, _, since) => Some(since),
-            Phase::Idle
-            | Phase::Waiting(_)
-            | Phase::Writing(..)
-            | Phase::Storing(_)
-            | Phase::Comparing(_)
-            | Phase::Asking(..) => None,
-        };
-        let newer = self
-            .newer
-            .filter(|newer| newer.mbal == newer.bal && newer.on_disk)
-            .map(|newer| newer.seen);
-        self.own.wants_read_since().max(ballot).max(newer)
     }
 
     fn settle_delay(&mut self) -> Span {

@@ -62,30 +62,10 @@ pub(super) struct Newer {
     pub(super) due: Instant,
 }
 
-/// The one read that may be asked for.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Reads {
-    /// Any read begun since then answers.
-    pub(super) asked: Option<Instant>,
-    /// Not polled yet.
-    pub(super) queued: bool,
-    /// No asking before this moment: the last one was no good.
-    pub(super) pause: Instant,
-}
-
 /// News not polled yet. One of each: newer ones take the place of older ones.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Outbox {
     pub(super) learned: Option<Value>,
     pub(super) outcome: Option<News>,
     pub(super) proof: Option<Instant>,
-}
-
-impl Reads {
-    pub(super) fn finished(&mut self, begun: Instant) {
-        if self.asked.is_some_and(|since| begun >= since) {
-            self.asked = None;
-            self.queued = false;
-        }
-    }
 }

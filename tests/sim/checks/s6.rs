@@ -52,12 +52,16 @@ pub(crate) enum Place {
     /// A network that holds its frames back.
     Link { link: usize },
     /// A disk path that hangs, fails, is slow or garbles.
-    Disk { node: usize },
+    Disk { node: usize, disk: usize },
 }
 
 impl Place {
     pub(crate) fn path((link, from, to): (usize, usize, usize)) -> Place {
         Place::Path { link, from, to }
+    }
+
+    fn is_disk_of(&self, node: usize) -> bool {
+        matches!(self, Place::Disk { node: of, .. } if *of == node)
     }
 }
 
@@ -66,6 +70,7 @@ impl Place {
 pub(crate) struct Troubles {
     nodes: usize,
     networks: usize,
+    disks: usize,
     /// All networks, all disks are bad until this moment.
     networks_bad_until: u64,
     disks_bad_until: u64,
@@ -86,6 +91,7 @@ impl Troubles {
         Troubles {
             nodes: plan.nodes,
             networks: plan.networks,
+            disks: plan.disks,
             networks_bad_until: always(plan.networks_unreliable()),
             disks_bad_until: always(plan.disks_unreliable()),
             shortest: timing.heartbeat.0,
@@ -157,17 +163,20 @@ impl Troubles {
     /// Longest time between `begin` and `now` in which `bad` held without a break of a heartbeat.
     fn longest(&self, begin: u64, now: u64, about: &[usize], bad: impl Fn(&Moment) -> bool) -> u64 {
         let of = |place: &Place| match *place {
-            Place::Node { node } | Place::Port { node, .. } | Place::Disk { node } => {
+            Place::Node { node } | Place::Port { node, .. } | Place::Disk { node, .. } => {
                 about.contains(&node)
             }
             Place::Path { from, to, .. } => about.contains(&from) && about.contains(&to),
             Place::Link { .. } => true,
         };
+        let after = |to: u64| to.saturating_add(self.shortest);
         let spells = self
             .spells()
-            .filter(|(place, from, to)| of(place) && *from < now && *to > begin);
+            .filter(|(place, from, to)| of(place) && *from < now && after(*to) > begin);
         let spells: Vec<_> = spells.collect();
-        let edges = spells.iter().flat_map(|(_, from, to)| [*from, *to]);
+        let edges = spells
+            .iter()
+            .flat_map(|(_, from, to)| [*from, *to, after(*to)]);
         let mut edges: Vec<u64> = edges.filter(|edge| (begin..now).contains(edge)).collect();
         edges.extend([begin, now, self.networks_bad_until, self.disks_bad_until]);
         edges.retain(|edge| (begin..=now).contains(edge));
@@ -176,15 +185,19 @@ impl Troubles {
         let (mut longest, mut since, mut until) = (0, 0, None);
         for pair in edges.windows(2) {
             let at = pair[0];
+            let in_spell = |until: fn(u64, u64) -> u64| {
+                let at_work = spells
+                    .iter()
+                    .filter(move |(_, from, to)| *from <= at && until(*to, self.shortest) > at);
+                at_work.map(|(place, ..)| *place).collect()
+            };
             let moment = Moment {
                 networks: self.networks,
+                disks: self.disks,
                 networks_bad: at < self.networks_bad_until,
                 disks_bad: at < self.disks_bad_until,
-                bad: spells
-                    .iter()
-                    .filter(|(_, from, to)| *from <= at && *to > at)
-                    .map(|(place, ..)| *place)
-                    .collect(),
+                bad: in_spell(|to, _| to),
+                lately: in_spell(u64::saturating_add),
             };
             if bad(&moment) {
                 // Frames come once in a heartbeat: none need come in a shorter break.
@@ -226,7 +239,7 @@ impl Troubles {
         // It has asked for a view without the other, and confirms nothing until that is settled.
         let spells = self
             .spells()
-            .filter(|(place, _, to)| *place == Place::Disk { node } && *to >= begin);
+            .filter(|(place, _, to)| place.is_disk_of(node) && *to >= begin);
         let ill_since = spells.map(|(_, from, _)| from).min().unwrap_or(asked);
         let judge = self.of_node(by, ill_since.min(asked), now);
         !lives || unread >= self.shortest && judge
@@ -244,7 +257,7 @@ impl Troubles {
     ) -> bool {
         let begin = now.saturating_sub(self.window);
         let unconfirmed = |moment: &Moment| {
-            let unheard = |other: &usize| moment.silent(node, *other) || moment.still(*other);
+            let unheard = |other: &usize| !moment.confirms(node, *other) || moment.still(*other);
             !knows || !lives || others.is_empty() || others.iter().any(unheard)
         };
         let unproved =
@@ -254,8 +267,8 @@ impl Troubles {
             return true;
         }
         let hidden = |other: usize| {
-            let disk = |moment: &Moment| moment.disk_bad(other) || moment.still(other);
-            self.longest(begin, now, &[other], disk) > 0
+            let disk = |moment: &Moment| !moment.share_most(node, other) || moment.still(other);
+            self.longest(begin, now, &[node, other], disk) > 0
         };
         !knows && (0..self.nodes).any(hidden)
     }
@@ -264,14 +277,27 @@ impl Troubles {
 /// What is bad at one moment.
 struct Moment {
     networks: usize,
+    disks: usize,
     networks_bad: bool,
     disks_bad: bool,
     bad: Vec<Place>,
+    /// The same, or was so a heartbeat ago at most.
+    lately: Vec<Place>,
 }
 
 impl Moment {
     fn disk_bad(&self, node: usize) -> bool {
-        self.disks_bad || self.bad.contains(&Place::Disk { node })
+        let of = |place: &&Place| place.is_disk_of(node);
+        self.disks_bad || self.bad.iter().filter(of).count() > self.disks / 2
+    }
+
+    /// Does one read a majority of the disks that the other can write?
+    fn share_most(&self, one: usize, two: usize) -> bool {
+        let is_good = |disk: &usize| {
+            let ends = [one, two].map(|node| Place::Disk { node, disk: *disk });
+            !ends.iter().any(|place| self.bad.contains(place))
+        };
+        !self.disks_bad && (0..self.disks).filter(is_good).count() > self.disks / 2
     }
 
     fn still(&self, node: usize) -> bool {
@@ -283,9 +309,25 @@ impl Moment {
         !self.hears(one, two) || !self.hears(two, one)
     }
 
-    /// Do frames of `from` reach `to` on any medium?
+    /// Do frames of `from` reach `to` on any medium? What a disk has not taken, or shown, the next
+    /// heartbeat brings.
     fn hears(&self, from: usize, to: usize) -> bool {
-        let by_network = (0..self.networks).any(|link| {
+        let by_disk = (0..self.disks).any(|disk| {
+            let ends = [from, to].map(|node| Place::Disk { node, disk });
+            !self.disks_bad && !ends.iter().any(|place| self.lately.contains(place))
+        });
+        self.hears_by_network(from, to) || by_disk
+    }
+
+    /// Do frames between the two come to and fro well within a lease? Through one disk whose others
+    /// are bad they do not: there and back they take three heartbeats, and a lease is four.
+    fn confirms(&self, one: usize, two: usize) -> bool {
+        let by_network = self.hears_by_network(one, two) && self.hears_by_network(two, one);
+        by_network || !(self.disk_bad(one) || self.disk_bad(two))
+    }
+
+    fn hears_by_network(&self, from: usize, to: usize) -> bool {
+        (0..self.networks).any(|link| {
             let broken = [
                 Place::Path { link, from, to },
                 Place::Port { node: from, link },
@@ -293,8 +335,7 @@ impl Moment {
                 Place::Link { link },
             ];
             !self.networks_bad && !broken.iter().any(|place| self.bad.contains(place))
-        });
-        by_network || !(self.disk_bad(from) || self.disk_bad(to))
+        })
     }
 }
 
@@ -405,9 +446,13 @@ impl World {
     fn judge_movement(&mut self, task: usize, before: &View, view: &View, id: (u64, u64)) {
         let (old, new) = (&before.tasks[task], &view.tasks[task]);
         let bit = 1 << task;
+        if let (Some(heir), true) = (new.heir, new.heir != old.heir) {
+            self.nodes[heir.index()].held[task].trouble = false;
+        }
         if let (Some(owner), true) = (new.owner, new.owner != old.owner) {
             let node = &mut self.nodes[owner.index()];
-            node.held[task].trouble = false;
+            // An heir has run it already, and it may have failed since.
+            node.held[task].trouble &= new.owner == old.heir;
             node.unfit_lately = (node.unfit_lately & !bit) | (!node.fit & bit);
         }
         let Some(owner) = old.owner else { return };
@@ -469,7 +514,7 @@ impl World {
         let others = others.without(node.id);
         let others: Vec<usize> = others.iter().map(|other| other.index()).collect();
         let listed = view.listed();
-        let top = self.disk.top();
+        let top = crate::disk::top(&self.disks);
         let settled = top.is_none_or(|id| self.checks.decided_is(id));
         let knows = settled
             && listed

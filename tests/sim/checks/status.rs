@@ -138,7 +138,12 @@ impl World {
         for (i, _, seen) in self.pictures() {
             // What a disk was asked while it hung comes back when it would have, healed or not.
             let read_by = self.now.saturating_sub(self.plan.timing.suspect.0);
-            if !self.troubles.is_well(Place::Disk { node: i }, read_by) {
+            let sick = |disk| {
+                !self
+                    .troubles
+                    .is_well(Place::Disk { node: i, disk }, read_by)
+            };
+            if (0..self.disks.len()).any(sick) {
                 continue;
             }
             if let Err(what) = check_well(&seen) {

@@ -63,7 +63,7 @@ fn an_heir_that_is_dropped_while_it_starts_is_waited_for() {
         world.command(owner, there);
         wait(&mut world, D * 2, "the start", |w| runs(w, heir, 0));
         // The owner's change is decided before the heir can tell that it has the task.
-        world.set_disk(heir, Ill::Hangs, true, Some(D));
+        world.set_disk((heir, 0), Ill::Hangs, true, Some(D));
         let back = moved(&world, owner);
         world.command(owner, back);
         let after = After::Node(world.nodes[heir].id);
@@ -95,7 +95,7 @@ fn an_heir_that_is_dropped_and_cannot_stop_is_waited_for_however_long() {
             flaw: Flaw::StopsFail,
             span: Some(D * 4),
         });
-        world.set_disk(heir, Ill::Hangs, true, Some(D));
+        world.set_disk((heir, 0), Ill::Hangs, true, Some(D));
         let back = moved(&world, owner);
         world.command(owner, back);
         let later = world.now + D * 4;
@@ -114,7 +114,7 @@ fn a_frame_that_is_sent_again_keeps_nobody_alive() {
         let owner = runner_of(&world, 0);
         let died = world.now;
         world.power_cut(owner);
-        let last = world.disk.frames[owner].clone().expect("it was heard");
+        let last = world.disks[0].frames[owner].clone().expect("it was heard");
         while !elsewhere(&world, owner, 0) {
             assert!(world.now < died + D, "taken over later than without it");
             world.arrive(1, 0, 1 - owner, last.clone());

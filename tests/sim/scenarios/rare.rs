@@ -71,6 +71,55 @@ fn what_was_ten_minutes_ago_is_forgotten() {
     });
 }
 
+/// Nodes on which the only task has failed, as the newest view knows it.
+fn failed_on(world: &World) -> Vec<NodeId> {
+    let view = world.checks.newest().expect("there is a view");
+    view.tasks[0].failed_on.iter().collect()
+}
+
+#[test]
+fn who_moves_a_task_to_where_it_failed_means_it() {
+    let mut world = cluster(3, 1, 3);
+    let owner = runner_of(&world, 0);
+    let to = world.nodes[owner].id;
+    world.nodes[owner].held[0].starts_fail = true;
+    world.nodes[owner].held[0].running = false;
+    world.task_dies(owner, 0);
+    wait(&mut world, D * 40, "the task elsewhere", |w| {
+        elsewhere(w, owner, 0)
+    });
+    assert_eq!(failed_on(&world), [to]);
+    world.nodes[owner].held[0].starts_fail = false;
+    let task = first();
+    world.command(owner, Command::Move { task, to });
+    wait(&mut world, D, "the task back", |w| runs(w, owner, 0));
+    assert_eq!(failed_on(&world), []);
+}
+
+#[test]
+fn where_a_task_has_failed_it_gets_a_second_chance_when_nobody_else_is_left() {
+    let mut world = cluster(2, 1, 4);
+    let owner = runner_of(&world, 0);
+    world.nodes[owner].held[0].starts_fail = true;
+    world.nodes[owner].held[0].running = false;
+    world.task_dies(owner, 0);
+    wait(&mut world, D * 40, "the task elsewhere", |w| {
+        elsewhere(w, owner, 0)
+    });
+    world.nodes[owner].held[0].starts_fail = false;
+    let (other, id) = (1 - owner, world.nodes[1 - owner].id);
+    world.strike(Strike::Leave { node: other });
+    wait(&mut world, D * 2, "the other to be gone", |w| {
+        w.checks.newest().is_some_and(|v| v.member(id).is_none())
+    });
+    world.power_cut(other);
+    pass(&mut world, MINUTES - D);
+    assert!(!runs(&world, owner, 0), "so soon");
+    assert_eq!(failed_on(&world), [world.nodes[owner].id]);
+    wait(&mut world, D * 6, "the task back", |w| runs(w, owner, 0));
+    assert_eq!(failed_on(&world), []);
+}
+
 #[test]
 fn a_command_about_what_is_not_there_is_refused_with_its_reason() {
     let mut world = cluster(3, 1, 2);

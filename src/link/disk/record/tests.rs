@@ -106,6 +106,7 @@ impl Rig {
             medium: LinkMedium::Disk {
                 device: self.path.clone(),
                 highest: node(2),
+                disk: 0,
             },
             cluster: CLUSTER,
             node: node(id),

@@ -24,10 +24,18 @@ fn no_single_medium_justifies_an_eviction() {
         troubles.set(Place::path((link, 0, 1)), true, from);
     }
     assert!(!by_1(&troubles, now), "the disk is well");
-    troubles.note(Place::Disk { node: 1 }, from - 10 * MS, from + 40 * MS);
+    troubles.note(
+        Place::Disk { node: 1, disk: 0 },
+        from - 20 * MS,
+        from - 10 * MS,
+    );
     assert!(!by_1(&troubles, now), "too short together");
-    troubles.note(Place::Disk { node: 1 }, from + 40 * MS, from + 60 * MS);
-    assert!(by_1(&troubles, now));
+    troubles.note(
+        Place::Disk { node: 1, disk: 0 },
+        from + 40 * MS,
+        from + 50 * MS,
+    );
+    assert!(by_1(&troubles, now), "the next heartbeat is lost too");
     let by_2 = troubles.justify_eviction((0, true), 2, now, now);
     assert!(!by_2, "another pair");
     let later = now + 3_000 * MS;
@@ -48,7 +56,11 @@ fn trouble_of_the_judge_is_no_reason_but_own_trouble_is() {
     let short = troubles.justify_eviction((2, true), 0, now, now);
     assert!(!short, "a short stall");
     assert!(troubles.justify_eviction((2, false), 0, now, now));
-    troubles.note(Place::Disk { node: 2 }, now - 300 * MS, now - 100 * MS);
+    troubles.note(
+        Place::Disk { node: 2, disk: 0 },
+        now - 300 * MS,
+        now - 100 * MS,
+    );
     assert!(!troubles.justify_eviction((2, true), 0, now, now));
     assert!(troubles.justify_eviction((2, true), 1, now, now));
 }
@@ -71,7 +83,7 @@ fn a_reason_is_as_old_as_the_clocks_of_the_judge_let_it_be() {
 fn a_lease_ends_only_without_the_disk_and_somebody() {
     let now = 5_000 * MS;
     let mut quiet = troubles();
-    quiet.set(Place::Disk { node: 0 }, true, now - 300 * MS);
+    quiet.set(Place::Disk { node: 0, disk: 0 }, true, now - 300 * MS);
     assert!(
         !quiet.justify_end(0, &[1, 2], (true, true), now),
         "all are heard"
@@ -93,7 +105,11 @@ fn a_lease_ends_only_without_the_disk_and_somebody() {
         !troubles.justify_end(0, &[1, 2], (false, true), now),
         "nothing is wrong"
     );
-    troubles.note(Place::Disk { node: 0 }, now - 600 * MS, now - 450 * MS);
+    troubles.note(
+        Place::Disk { node: 0, disk: 0 },
+        now - 600 * MS,
+        now - 450 * MS,
+    );
     troubles.set(Place::Node { node: 2 }, true, now - 400 * MS);
     assert!(
         !troubles.justify_end(0, &[1, 2], (true, true), now),
@@ -103,7 +119,7 @@ fn a_lease_ends_only_without_the_disk_and_somebody() {
         troubles.justify_end(0, &[1, 2], (false, true), now),
         "an open ballot"
     );
-    troubles.set(Place::Disk { node: 0 }, true, now - 300 * MS);
+    troubles.set(Place::Disk { node: 0, disk: 0 }, true, now - 300 * MS);
     assert!(
         !troubles.justify_end(0, &[1], (true, true), now),
         "all that are listed are heard"
