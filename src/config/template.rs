@@ -155,7 +155,8 @@ const LINKS: &str = "\
 
 const DISK: &str = "\
 # A disk that all nodes reach, prepared with `standfast disk format`. It carries frames too, and the
-# register that decides who may take over. Use a name that lasts: `ls -l /dev/disk/by-id`.
+# register that decides who may take over. Use a name that lasts: `ls -l /dev/disk/by-id`. One, or
+# three on different arrays, formatted together: then the register does without any one of them.
 ";
 
 const WATCHDOG: &str = "
