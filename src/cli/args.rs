@@ -125,9 +125,10 @@ pub struct InitArgs {
     /// Network interface between the nodes, alike on all of them; once for each network
     #[arg(long = "interface", value_name = "NAME")]
     pub interfaces: Vec<String>,
-    /// Disk that all nodes reach, by a lasting name
-    #[arg(long, value_name = "DEVICE")]
-    pub disk: Option<String>,
+    /// Disk that all nodes reach, by a lasting name; three times for a register that does without
+    /// any one of three
+    #[arg(long = "disk", value_name = "DEVICE")]
+    pub disks: Vec<String>,
     /// Where to write both files
     #[arg(long, value_name = "DIR", default_value = "/etc/standfast")]
     pub directory: PathBuf,

@@ -14,24 +14,12 @@ const ENOUGH: u64 = 4 << 20;
 
 /// A cluster with three register disks, and the disks' paths.
 fn three() -> (Place, [String; 3]) {
-    let place = Place::with_cluster();
-    let config = place.path("etc/cluster.toml");
-    let text = fs::read_to_string(&config).unwrap();
-    let link = |number: usize, device: &str| {
-        format!("[[link]]\nname = \"disk-{number}\"\nkind = \"disk\"\ndevice = \"{device}\"\n\n")
-    };
-    let disks = [1, 2, 3].map(|number| blank(&place, &format!("disk-{number}")));
-    let first = text.find("[[link]]\nname = \"disk-1\"").unwrap();
-    let end = first + text[first..].find("\n\n").unwrap() + 2;
-    let links: String = (1..)
-        .zip(&disks)
-        .map(|(number, disk)| link(number, disk))
-        .collect();
-    fs::write(
-        &config,
-        format!("{}{links}{}", &text[..first], &text[end..]),
-    )
-    .unwrap();
+    let place = Place::new();
+    let disks = ["disk", "disk-2", "disk-3"].map(|name| blank(&place, name));
+    let [_, second, third] = &disks;
+    let ran = place.init("pair", &["--disk", second, "--disk", third]);
+    ran.exits(0)
+        .says(&format!("disk format {}", disks.join(" ")));
     (place, disks)
 }
 
@@ -67,7 +55,7 @@ fn three_disks_are_formatted_as_one_register() {
     }
     let ran = place.run(&["check", "--live", "--json"]);
     let problems = ran.json()["problems"].to_string();
-    assert!(!problems.contains("disk-"), "{problems}");
+    assert!(!problems.contains("/disk"), "{problems}");
     place
         .run(&["check"])
         .exits(0)
@@ -170,7 +158,7 @@ fn a_replacement_needs_both_others_in_their_places() {
     fs::remove_file(&a).unwrap();
     format(&place, &[&c], &["--replace", "--force"])
         .exits(6)
-        .warns("disk-1");
+        .warns("/disk");
 }
 
 #[test]
