@@ -2,9 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use standfast_sys::loop_device::LoopDevice;
 
 use crate::cuts::commands_work;
-use crate::rig::lab::{Lab, Wish};
+use crate::rig::lab::{DISK_BYTES, Lab, Wish};
+use crate::rig::node::{ALL_WIRES, image};
 use crate::rig::software::disk_link;
 use crate::rig::trouble::{Doing, Trouble};
 use crate::rig::wait::{PATIENCE, eventually};
@@ -22,6 +27,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("each_node_lost_another_of_three_disks", three, one_each),
         Scenario::new("start_with_one_of_three_disks_absent", three, absent).switched_off(),
         Scenario::new("one_of_three_disks_replaced", three, replaced),
+        Scenario::new("one_of_three_disks_hangs", three, hangs).switched_off(),
     ]
 }
 
@@ -239,5 +245,85 @@ fn replaced(lab: &mut Lab) -> Result<(), Trouble> {
     set_disk(lab, &BOTH, 1, true)?;
     status_says(lab, Some((1, "another disk was put into its place")))?;
     let verdict = lab.murder_owner()?;
+    must_move(lab, &verdict, 1)
+}
+
+/// A file system of its own, for a disk whose writes can be made to hang. Taken apart when dropped.
+struct Freezer {
+    mounted: PathBuf,
+}
+
+impl Freezer {
+    fn new(directory: &Path) -> Result<Freezer, Trouble> {
+        let (file, mounted) = (directory.join("file-system"), directory.join("mounted"));
+        image(&file, 4 * DISK_BYTES)?;
+        fs::create_dir(&mounted).doing("make a directory")?;
+        run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&file))?;
+        run(Command::new("mount")
+            .args(["-o", "loop"])
+            .args([&file, &mounted]))?;
+        Ok(Freezer { mounted })
+    }
+
+    fn set(&self, frozen: bool) -> Result<(), Trouble> {
+        let option = if frozen { "-f" } else { "-u" };
+        run(Command::new("fsfreeze").arg(option).arg(&self.mounted))
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        // A frozen file system cannot be unmounted, and a failed test leaves it frozen. The nodes
+        // may use the disk for a moment longer.
+        let _ = Command::new("fsfreeze")
+            .arg("-u")
+            .arg(&self.mounted)
+            .output();
+        let _ = Command::new("umount").arg("-l").arg(&self.mounted).status();
+    }
+}
+
+fn run(command: &mut Command) -> Result<(), Trouble> {
+    let output = command.output().doing(format!("{command:?}"))?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    must(output.status.success(), format!("{command:?}: {errors}"))
+}
+
+/// The last disk does not fail, it does not answer at all.
+fn hangs(lab: &mut Lab) -> Result<(), Trouble> {
+    let freezer = Freezer::new(lab.directory())?;
+    let file = freezer.mounted.join("disk");
+    image(&file, DISK_BYTES)?;
+    for node in BOTH {
+        let disk = LoopDevice::attach(&file).doing("attach a disk")?;
+        lab.plan.disks[node][2] = disk.path().to_owned();
+        lab.nodes[node].disks[2] = disk;
+    }
+    lab.configure()?;
+    lab.boot()?;
+    let owner = lab.owner()?;
+    let from = lab.probe.now();
+    freezer.set(true)?;
+    status_says(lab, Some((2, "does not answer; the register goes on")))?;
+    let verdict = lab.watch(from, lasting(5, 60));
+    must_move(lab, &verdict, 0)?;
+    commands_work(lab, owner)?;
+
+    let from = lab.probe.now();
+    lab.nodes[owner].wire(&ALL_WIRES, false)?;
+    for disk in 0..2 {
+        set_disk(lab, &[owner], disk, false)?;
+    }
+    let verdict = lab.moved_to(1 - owner, from)?;
+    must_move(lab, &verdict, 1)?;
+    lab.nodes[owner].wire(&ALL_WIRES, true)?;
+    for disk in 0..2 {
+        set_disk(lab, &[owner], disk, true)?;
+    }
+    lab.settle()?;
+
+    freezer.set(false)?;
+    status_says(lab, None)?;
+    let verdict = lab.switch_over(owner)?;
     must_move(lab, &verdict, 1)
 }

@@ -18,7 +18,7 @@ use super::trouble::{Doing, Trouble};
 use super::verdict::Verdict;
 
 /// Size of a disk of the register.
-const DISK_BYTES: u64 = 8 << 20;
+pub(crate) const DISK_BYTES: u64 = 8 << 20;
 
 /// Size of the volume: about the smallest ext4 with a journal.
 const VOLUME_BYTES: u64 = 16 << 20;
