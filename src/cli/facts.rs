@@ -345,7 +345,7 @@ impl Survey<'_> {
 }
 
 /// Does this node's daemon run? In doubt it does.
-fn daemon_runs(places: &Places) -> bool {
+pub(super) fn daemon_runs(places: &Places) -> bool {
     let answer = ask(&places.run_dir, &Request::Version, DAEMON_MAX);
     !matches!(answer, Err(ControlError::NotRunning(_)))
 }

@@ -10,6 +10,7 @@ use standfast_sys::disk::DirectDisk;
 use super::args::{FormatArgs, Places, RegisterMedium};
 use super::context::{Loaded, device_failure, keyring, load, own_node};
 use super::exit::{Exit, Failure};
+use super::facts::daemon_runs;
 use super::question::{confirm, somebody_is_there};
 use super::used::{Used, are_written};
 use super::{medium, words};
@@ -141,7 +142,7 @@ fn replace(
     if third(&one.header, &two.header) != Some(position) {
         return Err(strangers(one, two));
     }
-    refuse_running(&living, loaded)?;
+    refuse_running(&living, places, loaded)?;
     let geometry = one.header.geometry;
     let target = Target::open(device)?;
     target.examine(geometry, args.force, loaded, out)?;
@@ -210,23 +211,25 @@ fn strangers(one: &Living<'_>, two: &Living<'_>) -> Failure {
 }
 
 /// What a running node changes between reading and writing would be lost.
-fn refuse_running(living: &[Living<'_>], loaded: &Loaded) -> Result<(), Failure> {
+fn refuse_running(living: &[Living<'_>], places: &Places, loaded: &Loaded) -> Result<(), Failure> {
+    let remedy = "stop Standfast on all nodes first. --force does not help against this";
     let areas = living.iter();
     let areas = areas.map(|living| (&living.target.disk, living.header.geometry));
     let written = are_written(&areas.collect::<Vec<_>>(), loaded);
     let written = written.map_err(|error| living[0].target.failed(&error))?;
     let busy = living.iter().zip(written).find(|(_, written)| *written);
-    let Some((busy, _)) = busy else {
-        return Ok(());
-    };
-    let problem = format!(
-        "{} is the disk of a running cluster: somebody writes to it right now",
-        name(&busy.target)
-    );
-    Err(Failure::refused(
-        problem,
-        "stop Standfast on all nodes first. --force does not help against this",
-    ))
+    if let Some((busy, _)) = busy {
+        let problem = format!(
+            "{} is the disk of a running cluster: somebody writes to it right now",
+            name(&busy.target)
+        );
+        return Err(Failure::refused(problem, remedy));
+    }
+    // It may run without reaching either disk.
+    if daemon_runs(places) {
+        return Err(Failure::refused("Standfast runs on this node", remedy));
+    }
+    Ok(())
 }
 
 /// The register's devices on this node, in the order of the file.

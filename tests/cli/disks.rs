@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use standfast::node::control::Response;
+
 use crate::rig::{Place, Ran, overwrite};
 
 /// Enough for an area of 64 nodes.
@@ -114,11 +116,11 @@ fn a_dead_disk_is_replaced_and_never_counts_again() {
         .says("is disk 2 of the register now");
     assert_eq!(header(&place, &b)["disk"], 2);
     let ran = place.run(&["check", "--live", "--json"]);
-    assert!(!ran.out.contains("in the register"), "{}", ran.out);
+    assert!(!ran.out.contains("in its place"), "{}", ran.out);
     // The dead one is back, under the name of the new one.
     fs::write(&b, old).unwrap();
     let ran = place.run(&["check", "--live"]);
-    ran.says("disk-2`: another disk was put into its place in the register");
+    ran.says("disk-2`: the two other disks");
     // Nor does it help to replace another one.
     fs::remove_file(&c).unwrap();
     blank(&place, "disk-3");
@@ -181,4 +183,8 @@ fn a_replacement_under_a_running_node_is_refused() {
     heart.join().unwrap();
     ran.exits(4)
         .warns("disk-2 is the disk of a running cluster");
+    // A daemon may run without reaching either disk.
+    place.serve(|_| Response::Version("0.1.0".into()));
+    let ran = format(&place, &[&c], &["--replace", "--force"]);
+    ran.exits(4).warns("Standfast runs on this node");
 }

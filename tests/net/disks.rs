@@ -243,7 +243,7 @@ fn replaced(lab: &mut Lab) -> Result<(), Trouble> {
     status_says(lab, Some((1, "never formatted")))?;
     swap(&stale)?;
     set_disk(lab, &BOTH, 1, true)?;
-    status_says(lab, Some((1, "another disk was put into its place")))?;
+    status_says(lab, Some((1, "name another one in its place")))?;
     let verdict = lab.murder_owner()?;
     must_move(lab, &verdict, 1)
 }

@@ -64,8 +64,11 @@ pub enum Stranger {
     #[error("no two disks of the register name the same three")]
     Divided,
     /// Another has its place.
-    #[error("another disk was put into its place in the register")]
+    #[error("the two other disks of the register name another one in its place")]
     Replaced,
+    /// It is one of them, but does not name the same third.
+    #[error("it names another disk of the register than the two others do")]
+    Disagrees,
     /// Of another format.
     #[error("it belongs to another register than the two other disks")]
     Foreign,
@@ -90,8 +93,14 @@ impl Stranger {
                  nodes and run 'standfast disk format --replace' once more"
             }
             Stranger::Replaced => {
-                "name the new disk in the configuration of this node, or make this one new: stop \
-                 Standfast on all nodes and run 'standfast disk format --replace'"
+                "if it was replaced, name the new disk in the configuration of this node, or make \
+                 this one new: stop Standfast on all nodes and run 'standfast disk format \
+                 --replace'. If it is the new one, restart Standfast here"
+            }
+            Stranger::Disagrees => {
+                "a disk was replaced while this node ran: restart Standfast here. If that does not \
+                 help, the replacement was interrupted: stop Standfast on all nodes and run \
+                 'standfast disk format --replace' once more"
             }
             Stranger::Foreign => {
                 "check the device in the configuration; 'standfast disk show' tells what it is"
@@ -138,6 +147,7 @@ impl Companions {
         }
         match known.settled {
             Some(settled) if settled == roster => Ok(()),
+            Some(settled) if settled.position(&header.nonce).is_some() => Err(Stranger::Disagrees),
             Some(settled) if settled.is_of_one_format(&roster) => Err(Stranger::Replaced),
             Some(_) => Err(Stranger::Foreign),
             None if known.shown.iter().flatten().count() > 1 => Err(Stranger::Divided),
@@ -198,6 +208,21 @@ mod tests {
         assert_eq!(disks.admit(2, &old), Err(Stranger::Replaced));
         assert_eq!(disks.admit(0, &new(7)), Ok(()));
         assert_eq!(disks.admit(2, &new(10)), Ok(()));
+    }
+
+    #[test]
+    fn a_node_that_ran_through_a_replacement_uses_no_disk_of_the_new_register() {
+        let disks = Companions::new(3);
+        let [a, b, c] = [7, 8, 9].map(|own| header(Some([7, 8, 9]), own));
+        for (position, disk) in [(0, &a), (1, &b), (2, &c), (0, &a)] {
+            let _ = disks.admit(position, disk);
+        }
+        for (position, own) in [(0, 7), (1, 8)] {
+            let changed = header(Some([7, 8, 10]), own);
+            assert_eq!(disks.admit(position, &changed), Err(Stranger::Disagrees));
+        }
+        let new = header(Some([7, 8, 10]), 10);
+        assert_eq!(disks.admit(2, &new), Err(Stranger::Replaced));
     }
 
     #[test]

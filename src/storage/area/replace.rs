@@ -28,9 +28,9 @@
 //! the new one on two that hold everything. What an interruption leaves is told by [`third`]: each
 //! of the two living names the other, so neither was replaced, and it can all be done again.
 //!
-//! All this needs that no node writes meanwhile. That nobody does to the living disks can be seen
-//! and the caller looks; a node that runs, sees neither of them, and still sees the dead one, has
-//! no majority.
+//! All this needs that no node writes meanwhile. That nobody writes to the living disks can be
+//! seen, and the caller looks. A node that ran all the same, without reaching them, knows the old
+//! roster and refuses the living disks when it opens them again; the dead one alone is no majority.
 
 use crate::frame::tag::Keyring;
 use crate::model::NodeId;
