@@ -57,7 +57,7 @@ fn three_disks_are_formatted_as_one_register() {
     }
     let ran = place.run(&["check", "--live", "--json"]);
     let problems = ran.json()["problems"].to_string();
-    assert!(!problems.contains("/disk"), "{problems}");
+    assert!(!problems.contains("register"), "{problems}");
     place
         .run(&["check"])
         .exits(0)
