@@ -125,9 +125,10 @@ pub struct InitArgs {
     /// Network interface between the nodes, alike on all of them; once for each network
     #[arg(long = "interface", value_name = "NAME")]
     pub interfaces: Vec<String>,
-    /// Disk that all nodes reach, by a lasting name
-    #[arg(long, value_name = "DEVICE")]
-    pub disk: Option<String>,
+    /// Disk that all nodes reach, by a lasting name; three times for a register that does without
+    /// any one of three
+    #[arg(long = "disk", value_name = "DEVICE")]
+    pub disks: Vec<String>,
     /// Where to write both files
     #[arg(long, value_name = "DIR", default_value = "/etc/standfast")]
     pub directory: PathBuf,
@@ -159,7 +160,7 @@ pub struct CheckArgs {
 /// `disk`.
 #[derive(Debug, Subcommand)]
 pub enum DiskCommand {
-    /// Write the cluster's area to a disk, destroying what it holds
+    /// Write the cluster's area to a disk or three, destroying what they hold
     #[command(long_about = help::FORMAT)]
     Format(FormatArgs),
     /// Show what the cluster's area on a disk holds
@@ -181,10 +182,17 @@ pub enum DiskCommand {
 
 /// `disk format`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  standfast disk format /dev/disk/by-id/wwn-0x600508b1001c")]
+#[command(after_help = "Examples:\n  \
+        standfast disk format /dev/disk/by-id/wwn-0x600508b1001c\n  \
+        standfast disk format /dev/mapper/array-1 /dev/mapper/array-2 /dev/mapper/array-3\n  \
+        standfast disk format --replace /dev/mapper/array-2")]
 pub struct FormatArgs {
-    /// The disk, at least 2 MiB
-    pub device: PathBuf,
+    /// The disk, at least 2 MiB; or the three of one register, in the order of their links
+    #[arg(required = true, num_args = 1..=3, value_name = "DEVICE")]
+    pub devices: Vec<PathBuf>,
+    /// Put the disk in the place of a dead one of three, filled from the two others
+    #[arg(long, conflicts_with_all = ["nodes_max", "register"])]
+    pub replace: bool,
     /// Overwrite data
     #[arg(long)]
     pub force: bool,

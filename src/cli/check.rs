@@ -88,6 +88,7 @@ fn print(
         table::columns(["TIME", "IS", "WHAT IT MEANS"], times.collect())
     )?;
     writeln!(out)?;
+    print_register(&loaded.config, out)?;
     print_fences(&loaded.config, out)?;
     match facts {
         Some((node, facts)) => print_facts(node, facts, out)?,
@@ -116,6 +117,20 @@ fn print(
         plural(config.links().len(), "link"),
         plural(config.tasks().len(), "task"),
         config.revision()
+    )
+}
+
+/// What a register on several disks does without.
+fn print_register(config: &Config, out: &mut dyn Write) -> io::Result<()> {
+    let disks = config.disks().count();
+    if disks < 2 {
+        return Ok(());
+    }
+    let needed = disks / 2 + 1;
+    writeln!(
+        out,
+        "The register is on {disks} disks and goes on while any {needed} of them answer; it is as \
+         fast as the second fastest.\n"
     )
 }
 

@@ -18,16 +18,16 @@ use super::context::Loaded;
 use super::disk::behind_blank;
 use super::exit::chain;
 use crate::config::{
-    DiskFacts, HostFacts, InterfaceFacts, LinkKind, NodeConfig, Problem, Severity, WatchdogSource,
-    check_host,
+    DiskFacts, HostFacts, InterfaceFacts, LinkConfig, LinkKind, NodeConfig, Problem, Severity,
+    WatchdogSource, check_host,
 };
 use crate::frame::Keyring;
-use crate::link::{AreaDisk, probe_disk};
+use crate::link::{AreaDisk, Companions, probe_disk};
 use crate::model::{NODES_MAX, NodeId};
 use crate::node::control::{ControlError, Request, ask};
 use crate::node::secret;
 use crate::storage::area::{
-    AreaError, Blocks, HeaderError, REGION_LEN, Repair, area_bytes, read_header,
+    AreaError, Blocks, Header, HeaderError, REGION_LEN, Repair, area_bytes, read_header,
 };
 use crate::time::Span;
 
@@ -79,6 +79,7 @@ pub(super) fn look(loaded: &Loaded, places: &Places, node: &NodeConfig) -> (Fact
         node,
         running: daemon_runs(places),
         keyring: None,
+        headers: Vec::new(),
         problems: Vec::new(),
     };
     survey.take_secret();
@@ -96,11 +97,12 @@ pub(super) fn look(loaded: &Loaded, places: &Places, node: &NodeConfig) -> (Fact
     let mut disks = Vec::new();
     for (link, path) in loaded.config.links_of(node.id) {
         if matches!(link.kind, LinkKind::Disk { .. }) {
-            let (facts, seen) = survey.disk((link.index, &link.name), path);
+            let (facts, seen) = survey.disk(link, path);
             host.disks.push(facts);
             disks.push(seen);
         }
     }
+    survey.judge_register();
     let cgroup2_mounted = survey.cgroup2();
     survey.agents();
     let area = area_bytes(NODES_MAX as u8).unwrap_or(0);
@@ -122,6 +124,8 @@ struct Survey<'a> {
     node: &'a NodeConfig,
     running: bool,
     keyring: Option<Keyring>,
+    /// Of each disk that has one: device, place in the configuration, header.
+    headers: Vec<(String, usize, Header)>,
     problems: Vec<Problem>,
 }
 
@@ -192,13 +196,13 @@ impl Survey<'_> {
         }
     }
 
-    fn disk(&mut self, (index, name): (u8, &str), path: &str) -> (DiskFacts, DiskSeen) {
+    fn disk(&mut self, link: &LinkConfig, path: &str) -> (DiskFacts, DiskSeen) {
         let mut facts = DiskFacts {
-            link: index,
+            link: link.index,
             ..DiskFacts::default()
         };
         let mut seen = DiskSeen {
-            link: name.to_owned(),
+            link: link.name.clone(),
             device: path.to_owned(),
             size_bytes: 0,
             logical_block: 0,
@@ -206,7 +210,8 @@ impl Survey<'_> {
             read_us_p99: None,
             write_us_p99: None,
         };
-        if let Err(problem) = self.measure(path, &mut seen) {
+        let place = usize::from(self.loaded.config.disk_position(link));
+        if let Err(problem) = self.measure(path, place, &mut seen) {
             facts.problem = Some(problem);
         }
         facts.size_bytes = seen.size_bytes;
@@ -217,7 +222,7 @@ impl Survey<'_> {
     }
 
     /// Fills in what can be had; the error says why the rest cannot.
-    fn measure(&mut self, path: &str, seen: &mut DiskSeen) -> Result<(), String> {
+    fn measure(&mut self, path: &str, place: usize, seen: &mut DiskSeen) -> Result<(), String> {
         let device = Path::new(path);
         let disk = DirectDisk::open(device, false).map_err(|error| chain(&error))?;
         let disk = AreaDisk::new(disk);
@@ -233,6 +238,7 @@ impl Survey<'_> {
                     Repair::None => "good".to_owned(),
                     Repair::Rewrite(side, error) => format!("good; copy {side:?}: {error}"),
                 };
+                self.headers.push((path.to_owned(), place, header));
                 header.geometry.regions()
             }
             Err(AreaError::Header(error)) => {
@@ -265,6 +271,28 @@ impl Survey<'_> {
         seen.read_us_p99 = Some(micros(probe.reads.p99));
         seen.write_us_p99 = probe.writes.map(|writes| micros(writes.p99));
         Ok(())
+    }
+
+    /// Do the disks belong together, each in its place?
+    fn judge_register(&mut self) {
+        let headers = std::mem::take(&mut self.headers);
+        if headers.is_empty() {
+            return;
+        }
+        let companions = Companions::new(self.loaded.config.disks().count());
+        // None can be judged before all were seen.
+        for (_, place, header) in &headers {
+            let _ = companions.admit(*place, header);
+        }
+        for (path, place, header) in &headers {
+            let Err(stranger) = companions.admit(*place, header) else {
+                continue;
+            };
+            let text = format!("`{path}`: {stranger}");
+            let problem = self.problem(Severity::Error, text, stranger.help());
+            let span = self.quoted(path);
+            self.problems.push(Problem { span, ..problem });
+        }
     }
 
     fn judge_header(&mut self, path: &str, error: HeaderError, words: &str) {
@@ -317,7 +345,7 @@ impl Survey<'_> {
 }
 
 /// Does this node's daemon run? In doubt it does.
-fn daemon_runs(places: &Places) -> bool {
+pub(super) fn daemon_runs(places: &Places) -> bool {
     let answer = ask(&places.run_dir, &Request::Version, DAEMON_MAX);
     !matches!(answer, Err(ControlError::NotRunning(_)))
 }

@@ -61,7 +61,12 @@ used is refused unless --force; what is mounted, claimed or being written to by 
 refused always.\n\n\
 The register is changed by SCSI COMPARE AND WRITE if the disk offers it, is not known to do it \
 wrongly, and passes a test; else by plain writes, which take longer. `disk contend` proves the \
-rest, from two nodes.";
+rest, from two nodes.\n\n\
+A register on three disks is always changed by plain writes and goes on while any two of them \
+work. Name all three, in the order of their links in the configuration. When one is dead for good, \
+stop Standfast on all nodes and run this with --replace and the new device, which stands in the \
+configuration in the place of the dead one: it is filled from the two others, and the dead one \
+never counts again.";
 
 /// `disk contend`.
 pub(super) const CONTEND: &str = "\

@@ -49,6 +49,7 @@ pub(super) fn run(args: &InitArgs, out: &mut dyn Write) -> Result<Exit, Failure>
 fn draft(args: &InitArgs, id: ClusterId, secret: &Path) -> Result<String, Failure> {
     let nodes: Vec<&str> = args.nodes.iter().map(String::as_str).collect();
     let interfaces: Vec<&str> = args.interfaces.iter().map(String::as_str).collect();
+    let disks: Vec<&str> = args.disks.iter().map(String::as_str).collect();
     let secret = secret.to_str().ok_or_else(|| {
         let problem = format!("{} is not text in UTF-8", secret.display());
         Failure::wrong(problem, "choose another --directory")
@@ -59,7 +60,7 @@ fn draft(args: &InitArgs, id: ClusterId, secret: &Path) -> Result<String, Failur
         id,
         nodes: &nodes,
         interfaces: &interfaces,
-        disk: args.disk.as_deref(),
+        disks: &disks,
         secret: (Path::new(secret).parent() != Some(Path::new(USUAL))).then_some(secret),
     };
     let text = template::commented(&draft, &kinds);
@@ -172,10 +173,13 @@ fn tell(args: &InitArgs, config: &Path, secret: &Path, out: &mut dyn Write) -> i
         out,
         format!("`standfast check --live{option}` on this node"),
     )?;
-    let disk = args.disk.as_deref().unwrap_or("DEVICE");
+    let disks = match args.disks.as_slice() {
+        [] => "DEVICE".to_owned(),
+        disks => disks.join(" "),
+    };
     say(
         out,
-        format!("`standfast disk format {disk}{option}`, once, on one node only"),
+        format!("`standfast disk format {disks}{option}`, once, on one node only"),
     )?;
     for node in args.nodes.iter().skip(1) {
         let directory = config.parent().unwrap_or(Path::new("/"));

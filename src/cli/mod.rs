@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! args, help    what can be typed, and the lesson that goes with it
-//! init, check + facts, disk + view    without a daemon
+//! init, check + facts, disk + view, format + used    without a daemon
 //! reservations                        who may write to a disk
 //! replay                              from a record alone
 //! status + picture, history, order, fence    through the control socket
@@ -21,6 +21,7 @@ mod disk;
 mod exit;
 mod facts;
 mod fence;
+mod format;
 mod help;
 mod history;
 mod init;
@@ -33,6 +34,7 @@ mod replay;
 mod reservations;
 mod status;
 mod table;
+mod used;
 mod view;
 mod words;
 
@@ -73,7 +75,7 @@ pub fn run(cli: &Cli, out: &mut dyn Write) -> Result<Exit, Failure> {
     match &cli.command {
         Command::Init(args) => init::run(args, out),
         Command::Check(args) => check::run(places, args, out),
-        Command::Disk(DiskCommand::Format(args)) => disk::format(places, args, out),
+        Command::Disk(DiskCommand::Format(args)) => format::run(places, args, out),
         Command::Disk(DiskCommand::Show(args)) => disk::show(places, args, out),
         Command::Disk(DiskCommand::Certify(args)) => certify::run(args, out),
         Command::Disk(DiskCommand::Reservations(args)) => {

@@ -23,9 +23,6 @@ const ETHERTYPE_DEFAULT: u16 = 0x88B5;
 /// All EtherTypes: below them the field is a length (IEEE 802.3, 3.2.6).
 const ETHERTYPES: RangeInclusive<i64> = 0x0600..=0xFFFF;
 
-/// Most register disks for now.
-const DISKS_MAX: usize = 1;
-
 /// What stands for a text that could not be read; never seen outside.
 const PLACEHOLDER: &str = "?";
 
@@ -276,12 +273,24 @@ fn enough(links: &[(LinkConfig, TextSpan)], nodes: &Nodes, problems: &mut Proble
     let (disks, networks): (Vec<_>, Vec<_>) = links
         .iter()
         .partition(|(link, _)| matches!(link.kind, LinkKind::Disk { .. }));
-    if let Some((_, span)) = disks.get(DISKS_MAX) {
+    let surplus = match disks.as_slice() {
+        [(_, first), (_, surplus)] => Some((
+            first,
+            surplus,
+            "add a third or keep 1: the register goes on while most of its disks work, and most of \
+             2 are both",
+        )),
+        [(_, first), _, _, (_, surplus), ..] => Some((
+            first,
+            surplus,
+            "keep 3 of them, or 1: with 3 the register goes on while any 2 of them work",
+        )),
+        [] | [_] | [_, _, _] => None,
+    };
+    if let Some((first, surplus, remedy)) = surplus {
         let problem = format!("there are {} links of kind disk", disks.len());
-        let remedy = "keep 1 of them; later versions will take 1 or 3, never 2";
-        problems.push(
-            Problem::error(span.clone(), problem, remedy).and_at(disks[0].1.clone(), "the first"),
-        );
+        let problem = Problem::error(surplus.clone(), problem, remedy);
+        problems.push(problem.and_at(first.clone(), "the first"));
     }
     if nodes.list.len() < 2 {
         return;

@@ -20,8 +20,8 @@ pub struct Draft<'a> {
     pub nodes: &'a [&'a str],
     /// Interface of each network link, named alike on all nodes.
     pub interfaces: &'a [&'a str],
-    /// The shared disk, if it is known yet.
-    pub disk: Option<&'a str>,
+    /// The register's shared disk or its three, if they are known yet.
+    pub disks: &'a [&'a str],
     /// Where the secret is, if not in the usual place.
     pub secret: Option<&'a str>,
 }
@@ -56,12 +56,7 @@ pub fn commented(draft: &Draft<'_>, kinds: &[Kind]) -> String {
         let _ = write!(text, "interface = {}\n\n", quoted(interface));
     }
     text.push_str(DISK);
-    let disk = draft.disk.unwrap_or("/dev/disk/by-id/CHANGE-ME");
-    let _ = write!(
-        text,
-        "[[link]]\nname = \"disk-1\"\nkind = \"disk\"\ndevice = {}\n",
-        quoted(disk)
-    );
+    disks(draft, &mut text);
     text.push_str(WATCHDOG);
     fence(draft, &mut text);
     text.push_str(TASKS);
@@ -82,6 +77,24 @@ pub fn commented(draft: &Draft<'_>, kinds: &[Kind]) -> String {
         }
     }
     text
+}
+
+/// The links of kind disk.
+fn disks(draft: &Draft<'_>, text: &mut String) {
+    let disks = if draft.disks.is_empty() {
+        &["/dev/disk/by-id/CHANGE-ME"]
+    } else {
+        draft.disks
+    };
+    for (at, disk) in disks.iter().enumerate() {
+        let _ = write!(
+            text,
+            "{}[[link]]\nname = \"disk-{}\"\nkind = \"disk\"\ndevice = {}\n",
+            if at == 0 { "" } else { "\n" },
+            at + 1,
+            quoted(disk)
+        );
+    }
 }
 
 /// `[[fence]]`.
@@ -155,7 +168,8 @@ const LINKS: &str = "\
 
 const DISK: &str = "\
 # A disk that all nodes reach, prepared with `standfast disk format`. It carries frames too, and the
-# register that decides who may take over. Use a name that lasts: `ls -l /dev/disk/by-id`.
+# register that decides who may take over. Use a name that lasts: `ls -l /dev/disk/by-id`. One, or
+# three on different arrays, formatted together: then the register does without any one of them.
 ";
 
 const WATCHDOG: &str = "

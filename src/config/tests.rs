@@ -356,7 +356,7 @@ fn draft<'a>() -> template::Draft<'a> {
         id: [7; 16],
         nodes: &["alpha", "beta"],
         interfaces: &["hb0", "hb1"],
-        disk: Some("/dev/disk/by-id/register"),
+        disks: &["/dev/disk/by-id/register"],
         secret: None,
     }
 }
@@ -367,9 +367,16 @@ fn the_template_is_a_configuration_without_warnings() {
     assert!(config.warnings().is_empty());
     assert_eq!(config.nodes().len(), 2);
     assert_eq!(config.links().len(), 3);
+    let three = template::Draft {
+        disks: &["/dev/mapper/one", "/dev/mapper/two", "/dev/mapper/three"],
+        ..draft()
+    };
+    let config = parse(&template::commented(&three, &[SLOW]));
+    assert!(config.warnings().is_empty());
+    assert_eq!(config.disks().count(), 3);
     let empty = template::Draft {
         interfaces: &[],
-        disk: None,
+        disks: &[],
         ..draft()
     };
     assert!(

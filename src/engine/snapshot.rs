@@ -189,7 +189,9 @@ impl Engine {
             }
         }
         for (index, link) in self.links.iter().enumerate() {
-            if !link.up {
+            if let Some(alarm) = self.disk_alarm(index) {
+                alarms.push(alarm);
+            } else if !link.up {
                 alarms.push(format!("link {index} is down: {}", link.reason));
             } else if link.crossed > 0 {
                 alarms.push(format!(
@@ -210,6 +212,28 @@ impl Engine {
         let trouble = self.register.trouble().map(trouble_words);
         alarms.extend(trouble.filter(|text| !self.alarms.contains(text)));
         alarms
+    }
+
+    /// What is wrong with one of three disks of the register, if this link leads to it.
+    fn disk_alarm(&self, link: usize) -> Option<String> {
+        let disk = self.disk_of(link).filter(|_| self.setup.disks > 1)?;
+        let trouble = match (&self.links[link], self.register.trouble_on(disk)) {
+            (view, _) if !view.up => format!("is down: {}", view.reason),
+            _ if self.is_silent_disk(link) => "leads to a disk that does not answer".into(),
+            (_, Some(trouble)) => {
+                format!(
+                    "leads to a disk that does not count: {}",
+                    trouble_words(trouble)
+                )
+            }
+            (_, None) => return None,
+        };
+        let rest = if self.disk_answers() {
+            "the register goes on with the two others"
+        } else {
+            "the register stands still until two of its three disks answer"
+        };
+        Some(format!("link {link} {trouble}; {rest}"))
     }
 }
 

@@ -41,13 +41,15 @@ use std::path::PathBuf;
 use mio::{Registry, Token};
 
 pub use counters::{Count, Counters};
-pub use disk::{AreaDisk, CannotCompare, DiskProbe, LogicalUnit, Measured, ProbeError, probe_disk};
+pub use disk::{
+    AreaDisk, CannotCompare, Companions, DiskProbe, LogicalUnit, Measured, ProbeError, Stranger,
+    probe_disk,
+};
 pub use ethernet::group_mac;
 pub use handle::{LinkHandle, MAIL_MAX, OrderRefused};
 pub use latency::{Latency, LatencySeen};
 pub use thread::spawn;
 
-use crate::config::{Config, LinkConfig, LinkKind};
 use crate::frame::{Frame, Keyring};
 use crate::mldc::Packet;
 use crate::model::{ClusterId, Incarnation, NodeId};
@@ -73,6 +75,8 @@ pub enum Medium {
         highest: NodeId,
         /// Position among the register's disks.
         disk: u8,
+        /// All of those; the same value for each of them.
+        companions: Companions,
     },
 }
 
@@ -83,26 +87,6 @@ impl Medium {
             Medium::Ethernet { .. } => true,
             Medium::Disk { .. } => false,
         }
-    }
-
-    /// What a configured link is made of on `node`; none if the node is not configured.
-    #[must_use]
-    pub fn of(config: &Config, link: &LinkConfig, node: NodeId) -> Option<Medium> {
-        let path = link.kind.paths().on(node)?;
-        Some(match &link.kind {
-            LinkKind::Ethernet { ethertype, .. } => Medium::Ethernet {
-                interface: path.to_owned(),
-                ethertype: *ethertype,
-            },
-            LinkKind::Disk { .. } => {
-                let highest = config.nodes().iter().map(|node| node.id).max()?;
-                Medium::Disk {
-                    device: path.into(),
-                    highest,
-                    disk: config.disk_position(link),
-                }
-            }
-        })
     }
 }
 

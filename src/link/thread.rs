@@ -84,7 +84,14 @@ fn build(parameters: Parameters, counters: Arc<Counters>) -> Box<dyn Link> {
             device,
             highest,
             disk,
-        } => Box::new(DiskLink::new(parameters, device, (highest, disk), counters)),
+            companions,
+        } => Box::new(DiskLink::new(
+            parameters,
+            device,
+            highest,
+            (disk, companions),
+            counters,
+        )),
     }
 }
 

@@ -171,7 +171,7 @@ mod tests {
             "--record",
             "/r/record",
             "--record-mib",
-            "7",
+            "70",
         ];
         let options = Options::parse_from(given);
         assert_eq!(options.role, Role::Guard);

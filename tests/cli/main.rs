@@ -2,6 +2,7 @@
 
 mod daemon;
 mod disk;
+mod disks;
 #[allow(dead_code, reason = "the pair serves several programs")]
 #[path = "../engine_pair/mod.rs"]
 mod engine_pair;

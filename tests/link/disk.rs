@@ -8,7 +8,7 @@ use std::thread;
 
 use standfast::engine::Event;
 use standfast::frame::Keyring;
-use standfast::link::{AreaDisk, Count, Medium, OrderRefused, probe_disk};
+use standfast::link::{AreaDisk, Companions, Count, Medium, OrderRefused, probe_disk};
 use standfast::register::{Ballot, Block, BlockSeen, Order, Seen, Value};
 use standfast::storage::area::{
     FormatOptions, Geometry, SLOT_LEN, Side, area_bytes, format, newest_block, read_header,
@@ -68,6 +68,7 @@ impl SharedDisk {
             block_size,
             nodes_max: PLACES,
             medium: standfast::storage::area::Medium::Paxos,
+            roster: None,
         };
         format(&disk, &options, keyring).expect("formatted");
     }
@@ -85,6 +86,7 @@ impl SharedDisk {
             device: self.devices[device].clone(),
             highest: node(2),
             disk: 0,
+            companions: Companions::new(1),
         }
     }
 
@@ -404,6 +406,7 @@ fn a_device_that_appears_later_is_taken() {
         device: device.clone(),
         highest: node(2),
         disk: 0,
+        companions: Companions::new(1),
     };
     let mut one = Station::start((1, 3), medium, || ());
     let reason = one.wait_state(false);
@@ -466,6 +469,7 @@ fn a_second_write_is_refused_while_one_waits() {
         device: "/dev/standfast-absent".into(),
         highest: node(2),
         disk: 0,
+        companions: Companions::new(1),
     };
     let one = Station::start_with_room(0, (1, 3), medium, || ());
     one.handle.order(Order::Write(block(1, 1))).unwrap();

@@ -2,7 +2,7 @@
 
 use standfast::engine::Event;
 use standfast::frame::{FRAME_LEN, Keyring};
-use standfast::link::{Count, MAIL_MAX, Medium};
+use standfast::link::{Companions, Count, MAIL_MAX, Medium};
 use standfast::mldc::{
     Assembler, DATA_MAX, MESSAGE_MAX, Origin, PARTS_MAX, Packet, PacketError, split,
 };
@@ -218,6 +218,7 @@ fn a_disk_takes_no_mail() {
         device: "/nowhere".into(),
         highest: node(2),
         disk: 0,
+        companions: Companions::new(1),
     };
     let one = Station::start((1, 0), nowhere, || ());
     one.wait_state(false);

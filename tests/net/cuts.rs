@@ -36,7 +36,7 @@ fn one_cable(lab: &mut Lab) -> Result<(), Trouble> {
 }
 
 /// Whatever is lost, the task moves on command to the other node, and back.
-fn commands_work(lab: &mut Lab, owner: usize) -> Result<(), Trouble> {
+pub(crate) fn commands_work(lab: &mut Lab, owner: usize) -> Result<(), Trouble> {
     let verdict = lab.switch_over(1 - owner)?;
     must_move(lab, &verdict, 1)?;
     let name = lab.name(1 - owner).to_owned();
@@ -71,8 +71,8 @@ fn all_cables(lab: &mut Lab) -> Result<(), Trouble> {
 }
 
 fn set_disks(lab: &Lab, nodes: &[usize], up: bool) -> Result<(), Trouble> {
-    nodes.iter().try_for_each(|node| {
-        let disk = &lab.nodes[*node].disk;
+    let mut disks = nodes.iter().flat_map(|node| &lab.nodes[*node].disks);
+    disks.try_for_each(|disk| {
         if up { disk.heal() } else { disk.fail() }.doing("fail or heal a disk")
     })
 }

@@ -23,6 +23,7 @@ mod rig;
 
 mod cuts;
 mod deaths;
+mod disks;
 mod fences;
 mod interrupts;
 mod moves;
@@ -207,6 +208,7 @@ fn main() -> ExitCode {
         fences::scenarios(),
         moves::scenarios(),
         cuts::scenarios(),
+        disks::scenarios(),
         processes::scenarios(),
         starts::scenarios(),
         interrupts::scenarios(),

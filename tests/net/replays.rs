@@ -23,11 +23,13 @@ const RECORD: &str = "/run/record";
 const RECORD_BEFORE: &str = "/run/record.1";
 
 /// Options of a daemon that records: a few minutes of a lab fit.
-const OPTIONS: [&str; 4] = ["--record", RECORD, "--record-mib", "8"];
+const OPTIONS: [&str; 4] = ["--record", RECORD, "--record-mib", "12"];
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    let run = Scenario::new("recorded_run_replays", Wish::detect(500), recorded_run);
-    vec![run.switched_off().quick()]
+    let (one, three) = (Wish::detect(500), Wish::detect(500).on_three_disks());
+    let run = Scenario::new("recorded_run_replays", one, recorded_run);
+    let on_three = Scenario::new("recorded_run_on_three_disks_replays", three, recorded_run);
+    vec![run.switched_off().quick(), on_three.switched_off()]
 }
 
 /// A switchover, a killed core and a murder, recorded on both nodes.

@@ -1,5 +1,6 @@
-//! A cluster ready to be tormented: two nodes, a switch, two disks, a client.
+//! A cluster ready to be tormented: two nodes, a switch, shared disks, a client.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::rc::Rc;
 use std::time::Duration;
@@ -16,8 +17,8 @@ use super::switch::{Cable, Switch};
 use super::trouble::{Doing, Trouble};
 use super::verdict::Verdict;
 
-/// Size of the heartbeat disk.
-const DISK_BYTES: u64 = 8 << 20;
+/// Size of a disk of the register.
+pub(crate) const DISK_BYTES: u64 = 8 << 20;
 
 /// Size of the volume: about the smallest ext4 with a journal.
 const VOLUME_BYTES: u64 = 16 << 20;
@@ -44,6 +45,8 @@ pub(crate) struct Wish {
     /// Does the task wait until a node that was put out is switched off? Whoever runs the lab is
     /// the device.
     pub(crate) fenced: bool,
+    /// The register's disks: one or three.
+    pub(crate) disks: usize,
 }
 
 impl Wish {
@@ -57,7 +60,13 @@ impl Wish {
             restarts: 3,
             lasting: false,
             fenced: false,
+            disks: 1,
         }
+    }
+
+    /// The same with a register on three disks.
+    pub(crate) fn on_three_disks(self) -> Wish {
+        Wish { disks: 3, ..self }
     }
 
     /// The same with another task.
@@ -80,7 +89,7 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Builds everything; the nodes are switched off and the disk is blank.
+    /// Builds everything; the nodes are switched off and the disks are blank.
     pub(crate) fn build(wish: Wish) -> Result<Lab, Trouble> {
         let journal = Rc::new(Journal::open()?);
         let switch = Rc::new(Switch::start(wish.lasting, &["svc", "hb0", "hb1"])?);
@@ -96,14 +105,12 @@ impl Lab {
         switch.plug(&client, &[cable])?;
         client.ip("addr add 10.77.0.1/24 dev svc0\nlink set svc0 up\n")?;
         let volume = make_volume(&journal, wish.lasting)?;
-        let path = journal.directory().join("heartbeat");
-        image(&path, DISK_BYTES)?;
+        for disk in 0..wish.disks {
+            image(&disk_image(&journal, disk), DISK_BYTES)?;
+        }
         let mut nodes = Vec::new();
         for (index, name) in ["a", "b"].into_iter().enumerate() {
-            let mut disk = LoopDevice::attach(&path).doing("attach the heartbeat disk")?;
-            if wish.lasting {
-                disk.make_lasting().doing("keep the heartbeat disk")?;
-            }
+            let disks = attach_disks(&journal, &wish)?;
             let Wish {
                 software,
                 service,
@@ -115,7 +122,7 @@ impl Lab {
             nodes.push(Node::new(Parts {
                 name,
                 index,
-                disk,
+                disks,
                 software,
                 service,
                 switch,
@@ -170,15 +177,20 @@ impl Lab {
         Ok(())
     }
 
-    /// Makes the heartbeat disk empty and ready; at least the first node must be switched on.
+    /// Makes the register's disks empty and ready; at least the first node must be switched on.
     pub(crate) fn format_disk(&self) -> Result<(), Trouble> {
         if self.wish.software != Software::Standfast {
             return Ok(());
         }
         let node = &self.nodes[0];
-        let device = node.disk.path().display().to_string();
-        node.cli(&["disk", "format", "--force", "--yes", &device])
-            .map(drop)
+        let devices = node
+            .disks
+            .iter()
+            .map(|disk| disk.path().display().to_string());
+        let devices: Vec<String> = devices.collect();
+        let mut words = vec!["disk", "format", "--force", "--yes"];
+        words.extend(devices.iter().map(String::as_str));
+        node.cli(&words).map(drop)
     }
 
     /// Waits until every node that is switched on can run tasks and one of them does.
@@ -279,10 +291,31 @@ impl Lab {
         &self.switch
     }
 
+    /// The content of one of the register's disks.
+    pub(crate) fn disk_image(&self, disk: usize) -> PathBuf {
+        disk_image(&self.journal, disk)
+    }
+
     /// Its directory on the host.
     pub(crate) fn directory(&self) -> &std::path::Path {
         self.journal.directory()
     }
+}
+
+fn disk_image(journal: &Journal, disk: usize) -> PathBuf {
+    journal.directory().join(format!("heartbeat-{}", disk + 1))
+}
+
+/// One node's paths to the register's disks.
+fn attach_disks(journal: &Journal, wish: &Wish) -> Result<Vec<LoopDevice>, Trouble> {
+    let attach = |disk| {
+        let mut device = LoopDevice::attach(&disk_image(journal, disk)).doing("attach a disk")?;
+        if wish.lasting {
+            device.make_lasting().doing("keep a disk")?;
+        }
+        Ok(device)
+    };
+    (0..wish.disks).map(attach).collect()
 }
 
 fn make_volume(journal: &Journal, lasting: bool) -> Result<LoopDevice, Trouble> {
@@ -317,7 +350,12 @@ fn plan(wish: &Wish, journal: &Journal, nodes: &[Node], volume: &LoopDevice) -> 
             .collect(),
         disks: nodes
             .iter()
-            .map(|node| node.disk.path().to_owned())
+            .map(|node| {
+                node.disks
+                    .iter()
+                    .map(|disk| disk.path().to_owned())
+                    .collect()
+            })
             .collect(),
         volume: volume.path().to_owned(),
         service: wish.service,

@@ -1,4 +1,4 @@
-//! A node: a machine with cables, a disk and the daemon, and everything that can befall it.
+//! A node: a machine with cables, disks and the daemon, and everything that can befall it.
 //!
 //! Between two lives nothing stays but its name, its hardware addresses and its state directory:
 //! the next life has new namespaces and a new boot id.
@@ -58,7 +58,8 @@ pub(crate) struct Node {
     pub(crate) name: String,
     /// Position among the nodes.
     pub(crate) index: usize,
-    pub(crate) disk: LoopDevice,
+    /// Its paths to the register's disks.
+    pub(crate) disks: Vec<LoopDevice>,
     /// Options of the daemon besides those that every lab needs.
     pub(crate) options: Vec<String>,
     directory: PathBuf,
@@ -77,7 +78,7 @@ pub(crate) struct Node {
 pub(crate) struct Parts {
     pub(crate) name: String,
     pub(crate) index: usize,
-    pub(crate) disk: LoopDevice,
+    pub(crate) disks: Vec<LoopDevice>,
     pub(crate) software: Software,
     pub(crate) service: Service,
     pub(crate) switch: Rc<Switch>,
@@ -91,7 +92,7 @@ impl Node {
         let Parts {
             name,
             index,
-            disk,
+            disks,
             software,
             service,
             switch,
@@ -108,7 +109,7 @@ impl Node {
         Ok(Node {
             name,
             index,
-            disk,
+            disks,
             options: Vec::new(),
             directory,
             software,

@@ -97,8 +97,8 @@ pub(crate) struct Plan {
     pub(crate) detect_ms: u32,
     /// Name and number of each node.
     pub(crate) nodes: Vec<(String, u8)>,
-    /// Each node's path to the heartbeat disk.
-    pub(crate) disks: Vec<PathBuf>,
+    /// Each node's paths to the register's disks.
+    pub(crate) disks: Vec<Vec<PathBuf>>,
     /// The shared volume.
     pub(crate) volume: PathBuf,
     /// What the task consists of.
@@ -133,11 +133,7 @@ impl Plan {
                 "\n[[link]]\nname = \"{cable}\"\nkind = \"ethernet\"\ninterface = \"{cable}\"\n"
             );
         }
-        let path = |((name, _), disk): (&(String, u8), &PathBuf)| format!("{name} = {disk:?}");
-        let paths: Vec<String> = self.nodes.iter().zip(&self.disks).map(path).collect();
-        let paths = paths.join(", ");
-        text += "\n[[link]]\nname = \"disk\"\nkind = \"disk\"\n";
-        text += &format!("device = {{ {paths} }}\n");
+        self.disk_links(&mut text);
         if self.fenced {
             for (name, _) in &self.nodes {
                 text += &format!(
@@ -153,6 +149,20 @@ impl Plan {
         );
         self.objects(&mut text);
         text
+    }
+
+    fn disk_links(&self, text: &mut String) {
+        let count = self.disks.iter().map(Vec::len).max().unwrap_or(0);
+        for disk in 0..count {
+            let nodes = self.nodes.iter().zip(&self.disks);
+            let path = |((name, _), paths): (&(String, u8), &Vec<PathBuf>)| {
+                format!("{name} = {:?}", paths[disk])
+            };
+            let paths = nodes.map(path).collect::<Vec<_>>().join(", ");
+            let link = disk_link(disk);
+            let head = format!("name = \"{link}\"\nkind = \"disk\"\n");
+            let _ = write!(text, "\n[[link]]\n{head}device = {{ {paths} }}\n");
+        }
     }
 
     fn objects(&self, text: &mut String) {
@@ -177,6 +187,11 @@ impl Plan {
             object("echo", "process", &format!("command = {words:?}"));
         }
     }
+}
+
+/// Name of the link to one of the register's disks.
+pub(crate) fn disk_link(disk: usize) -> String {
+    format!("disk-{}", disk + 1)
 }
 
 /// The echo server's command line, real-time where that is allowed.

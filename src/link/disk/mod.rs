@@ -13,12 +13,16 @@
 //! longer write (a reservation keeps it out) still learns from the register what has become of it.
 //! What the engine orders waits until the disk works or another try has failed.
 //!
+//! One of three disks is opened for good only together with another one, see [`Companions`]; until
+//! then it counts as one that cannot be opened.
+//!
 //! Runs in the disk's own thread, the only one that waits for it: one transfer at a time, so never
 //! two under way in one slot. A transfer that does not return stops this thread and nothing else;
 //! the handle keeps the newest frame meanwhile.
 
 mod area;
 mod blocks;
+mod companions;
 mod compare;
 mod probe;
 mod record;
@@ -31,6 +35,7 @@ use standfast_sys::disk::DirectDisk;
 use standfast_sys::sentence;
 
 pub use blocks::AreaDisk;
+pub use companions::{Companions, Stranger};
 pub use compare::{CannotCompare, LogicalUnit};
 pub use probe::{DiskProbe, Measured, ProbeError, probe_disk};
 
@@ -57,8 +62,9 @@ pub(super) struct DiskLink {
     parameters: Parameters,
     device: PathBuf,
     highest: NodeId,
-    /// Position among the register's disks.
+    /// Position among the register's disks, and those.
     disk: u8,
+    companions: Companions,
     counters: Arc<Counters>,
     area: Option<Area>,
     state: State,
@@ -74,7 +80,8 @@ impl DiskLink {
     pub(super) fn new(
         parameters: Parameters,
         device: PathBuf,
-        (highest, disk): (NodeId, u8),
+        highest: NodeId,
+        (disk, companions): (u8, Companions),
         counters: Arc<Counters>,
     ) -> DiskLink {
         DiskLink {
@@ -82,6 +89,7 @@ impl DiskLink {
             device,
             highest,
             disk,
+            companions,
             counters,
             area: None,
             state: State::down("not tried yet"),
@@ -131,6 +139,11 @@ impl DiskLink {
                 self.device.display()
             ));
         }
+        let admitted = self.companions.admit(usize::from(self.disk), &header);
+        admitted.map_err(|stranger| {
+            let device = self.device.display();
+            format!("{device}: {stranger}; {}", stranger.help())
+        })?;
         let target = target(&disk, &header, &self.device)?;
         let counters = self.counters.clone();
         Ok(Area::new(

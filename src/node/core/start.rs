@@ -17,7 +17,7 @@ use super::{PRIORITY, become_realtime_thread, now};
 use crate::config::{Config, LinkKind, WatchdogSource};
 use crate::engine::{Class, Event, Record, Resumed, Setup, TaskSetup};
 use crate::frame::Keyring;
-use crate::link::{self, LinkHandle, Medium, Parameters};
+use crate::link::{self, Companions, LinkHandle, Medium, Parameters};
 use crate::model::{Incarnation, NodeId};
 use crate::node::messages::ToRunner;
 use crate::node::options::{NoName, Options};
@@ -183,6 +183,10 @@ pub(super) fn links(
 ) -> Result<(Vec<LinkHandle>, Vec<usize>), StartError> {
     let highest = setup.nodes.iter().map(|(node, _)| *node).max();
     let highest = highest.or(NodeId::new(1)).ok_or(StartError::NoDisk)?;
+    if setup.disks == 0 {
+        return Err(StartError::NoDisk);
+    }
+    let companions = Companions::new(setup.disks.into());
     let mut handles = Vec::new();
     let mut disks = Vec::new();
     for (link, path) in config.links_of(setup.me) {
@@ -197,6 +201,7 @@ pub(super) fn links(
                     device: path.into(),
                     highest,
                     disk: config.disk_position(link),
+                    companions: companions.clone(),
                 }
             }
         };
@@ -211,9 +216,6 @@ pub(super) fn links(
         let handle = link::spawn(parameters, events.clone(), become_realtime_thread)
             .map_err(|error| StartError::Link(link.name.clone(), error))?;
         handles.push(handle);
-    }
-    if disks.is_empty() {
-        return Err(StartError::NoDisk);
     }
     Ok((handles, disks))
 }

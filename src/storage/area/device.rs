@@ -7,7 +7,10 @@ use std::io;
 use crate::frame::tag::Keyring;
 use crate::model::ClusterId;
 
-use super::{AreaNonce, Geometry, Header, HeaderError, Medium, Repair, SLOT_LEN, Side, Slot};
+use super::{
+    AreaNonce, BlockLost, Geometry, Header, HeaderError, Medium, Repair, Roster, SLOT_LEN, Side,
+    Slot,
+};
 
 /// A disk, or a part of one. Offsets and lengths are multiples of [`SLOT_LEN`]; a read or a write
 /// moves all bytes or fails. Writes are durable when they return.
@@ -33,6 +36,8 @@ pub struct FormatOptions {
     pub nodes_max: u8,
     /// How the register is to be changed; whether the disk can do that, the caller has made sure.
     pub medium: Medium,
+    /// The register's three disks, where it has as many; the nonce is among them.
+    pub roster: Option<Roster>,
 }
 
 /// Why an area could not be formatted or read.
@@ -89,6 +94,14 @@ pub enum AreaError {
     /// The header is not one to work with.
     #[error(transparent)]
     Header(#[from] HeaderError),
+    /// Two disks from which a third was to be made.
+    #[error(
+        "the two disks do not know each other: they are not of one register, or one was replaced"
+    )]
+    Strangers,
+    /// What a node has written cannot be copied.
+    #[error(transparent)]
+    Lost(#[from] BlockLost),
 }
 
 /// Makes `dev` an area: wipes every slot, reads it back, then writes the headers, B before A.
@@ -109,23 +122,40 @@ pub fn format(
         block_size,
         nodes_max,
         medium,
+        roster,
     } = *options;
     let geometry = Geometry::new(nodes_max).ok_or(AreaError::NodesMax { nodes_max })?;
-    if !(512..=SLOT_LEN as u32).contains(&block_size) || !block_size.is_power_of_two() {
-        return Err(AreaError::BlockSize { block_size });
-    }
-    check_size(dev, geometry)?;
-    wipe(dev, geometry)?;
     let header = Header {
         cluster,
         nonce,
         block_size,
         geometry,
         medium,
+        roster,
     };
-    write_header(dev, &header, Side::B, keyring)?;
-    write_header(dev, &header, Side::A, keyring)?;
+    make_blank(dev, &header)?;
+    write_headers(dev, &header, keyring)?;
     Ok(header)
+}
+
+/// Makes room for the area of this header, and an area of nothing: no header, no slot.
+pub(super) fn make_blank(dev: &impl Blocks, header: &Header) -> Result<(), AreaError> {
+    let block_size = header.block_size;
+    if !(512..=SLOT_LEN as u32).contains(&block_size) || !block_size.is_power_of_two() {
+        return Err(AreaError::BlockSize { block_size });
+    }
+    check_size(dev, header.geometry)?;
+    wipe(dev, header.geometry)
+}
+
+/// Writes both copies of the header, B before A.
+pub(super) fn write_headers(
+    dev: &impl Blocks,
+    header: &Header,
+    keyring: &Keyring,
+) -> Result<(), AreaError> {
+    write_header(dev, header, Side::B, keyring)?;
+    write_header(dev, header, Side::A, keyring)
 }
 
 /// The header of `dev`, and which copy of it is damaged.
@@ -168,10 +198,15 @@ fn write_header(
     let offset = header.geometry.header(side);
     let mut slot: Slot = [0; SLOT_LEN];
     header.encode(keyring, &mut slot);
-    write(dev, offset, &slot)?;
+    write_slot(dev, offset, &slot)
+}
+
+/// Writes a slot and reads it back.
+pub(super) fn write_slot(dev: &impl Blocks, offset: u64, slot: &Slot) -> Result<(), AreaError> {
+    write(dev, offset, slot)?;
     let mut back: Slot = [0; SLOT_LEN];
     read(dev, offset, &mut back)?;
-    if back == slot {
+    if back == *slot {
         Ok(())
     } else {
         Err(AreaError::ReadBack { offset })

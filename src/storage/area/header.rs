@@ -6,7 +6,7 @@
 //! ```text
 //! offset  bytes  field
 //!      0      8  magic         "STANDFST"
-//!      8      4  version       1 or 2
+//!      8      4  version       1, 2 or 3
 //!     12      4  block size    logical block size of the disk when it was formatted, in bytes
 //!     16     16  cluster       id of the cluster
 //!     32     16  nonce         drawn by the format
@@ -20,16 +20,18 @@
 //!     96      8  mailbox       bytes from one mailbox to the next
 //!    104      8  total         bytes of the area
 //!    112      4  medium        of the register: 0 Disk Paxos, 1 compare-and-write
-//!    116    376  zero
+//!    116     48  roster        nonces of the register's three disks; zeros where it has one
+//!    164    328  zero
 //!    492     16  tag           Purpose::Header, by the cluster, over bytes 0..492
 //!    508      4  crc           CRC32C of bytes 0..508
 //!    512
 //! ```
 //!
-//! Version 1 knows no medium but Disk Paxos, whose areas are version 1 still; an area of version 2
-//! a program that does not know compare-and-write refuses. Magic, version, cluster and CRC keep
-//! their places in all versions. The CRC tells damage from a wrong secret: a good CRC with a wrong
-//! tag was written whole, by somebody else.
+//! Version 1 is the only disk of a register by Disk Paxos, version 2 the only disk of one by
+//! compare-and-write, version 3 one of three by Disk Paxos: a program that does not know of it
+//! refuses the area. Magic, version, cluster and CRC keep their places in all versions. The CRC
+//! tells damage from a wrong secret: a good CRC with a wrong tag was written whole, by somebody
+//! else.
 
 use serde::Serialize;
 
@@ -37,13 +39,17 @@ use crate::frame::layout::{Field, tiles};
 use crate::frame::tag::{Author, Keyring, Purpose, TAG_LEN};
 use crate::model::ClusterId;
 
+use super::roster::{ROSTER_LEN, Roster};
 use super::{AreaNonce, Geometry, MAILBOX_LEN, REGION_LEN, SECTOR_LEN, SLOT_LEN, Side, Slot, hex};
 
 /// The first bytes of an area.
 pub(super) const AREA_MAGIC: [u8; 8] = *b"STANDFST";
 
 /// The newest version.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+
+/// The version of an area that is one of three.
+const OF_THREE: u32 = 3;
 
 const MAGIC: Field = Field::new(0, 8);
 const VERSION_AT: Field = Field::new(8, 4);
@@ -52,12 +58,13 @@ const CLUSTER: Field = Field::new(16, 16);
 const NONCE: Field = Field::new(32, 16);
 const LAYOUT: Field = Field::new(48, 64);
 const MEDIUM: Field = Field::new(112, 4);
-const ZERO: Field = Field::new(116, 376);
+const ROSTER: Field = Field::new(116, ROSTER_LEN);
+const ZERO: Field = Field::new(164, 328);
 const TAG: Field = Field::new(492, TAG_LEN);
 const CRC: Field = Field::new(508, 4);
 
-const FIELDS: [Field; 10] = [
-    MAGIC, VERSION_AT, BLOCK_SIZE, CLUSTER, NONCE, LAYOUT, MEDIUM, ZERO, TAG, CRC,
+const FIELDS: [Field; 11] = [
+    MAGIC, VERSION_AT, BLOCK_SIZE, CLUSTER, NONCE, LAYOUT, MEDIUM, ROSTER, ZERO, TAG, CRC,
 ];
 const _: () = assert!(tiles(&FIELDS, SECTOR_LEN));
 
@@ -82,7 +89,7 @@ impl Medium {
         }
     }
 
-    /// The first version of the header that knows it, and its number there.
+    /// The version of a header of the only disk, and the medium's number there.
     const fn code(self) -> (u32, u32) {
         match self {
             Medium::Paxos => (1, 0),
@@ -102,8 +109,10 @@ pub struct Header {
     pub block_size: u32,
     /// Where everything is.
     pub geometry: Geometry,
-    /// How the register is changed.
+    /// How the register is changed; by Disk Paxos where it has three disks.
     pub medium: Medium,
+    /// The register's three disks, of which this is one; none where it is the only one.
+    pub roster: Option<Roster>,
 }
 
 /// Whether a copy of the header should be written again.
@@ -151,6 +160,9 @@ pub enum HeaderError {
     /// Authentic, but its offsets are not those of this version.
     #[error("the disk area is laid out in a way that this program does not know")]
     Geometry,
+    /// Authentic, but it is not once among the disks it names.
+    #[error("the disk area is not one of the three that it says the register has")]
+    Roster,
 }
 
 impl HeaderError {
@@ -187,7 +199,7 @@ impl HeaderError {
                 "this node's secret is not that of the node which formatted the disk: join this \
                  node to the cluster again, or format the disk if the secret was renewed"
             }
-            HeaderError::Medium | HeaderError::Geometry => {
+            HeaderError::Medium | HeaderError::Geometry | HeaderError::Roster => {
                 "run the same version of Standfast on all nodes; if they are the same, report this"
             }
         }
@@ -202,7 +214,8 @@ impl HeaderError {
             | HeaderError::Version { .. }
             | HeaderError::WrongKey
             | HeaderError::Medium
-            | HeaderError::Geometry => true,
+            | HeaderError::Geometry
+            | HeaderError::Roster => true,
         }
     }
 
@@ -213,7 +226,7 @@ impl HeaderError {
             HeaderError::NotOurs => 1,
             HeaderError::Torn => 2,
             HeaderError::Version { .. } => 3,
-            HeaderError::Geometry | HeaderError::Medium => 4,
+            HeaderError::Geometry | HeaderError::Medium | HeaderError::Roster => 4,
             HeaderError::WrongKey => 5,
             HeaderError::Foreign { .. } => 6,
             HeaderError::Mixed => 7,
@@ -222,17 +235,44 @@ impl HeaderError {
 }
 
 impl Header {
+    /// Position of this disk among the register's, from 0.
+    #[must_use]
+    pub fn position(&self) -> usize {
+        let roster = self.roster.as_ref();
+        let position = roster.and_then(|roster| roster.position(&self.nonce));
+        position.unwrap_or(0)
+    }
+
+    /// How many disks the register has: one or three.
+    #[must_use]
+    pub fn disks(&self) -> usize {
+        self.roster
+            .as_ref()
+            .map_or(1, |roster| roster.nonces().len())
+    }
+
+    /// Version, and the medium's number in it.
+    fn code(&self) -> (u32, u32) {
+        match self.roster {
+            Some(_) => (OF_THREE, 0),
+            None => self.medium.code(),
+        }
+    }
+
     /// Writes a slot with the header.
     pub fn encode(&self, keyring: &Keyring, out: &mut Slot) {
         out.fill(0);
         MAGIC.put(out, &AREA_MAGIC);
-        let (version, medium) = self.medium.code();
+        let (version, medium) = self.code();
         VERSION_AT.put(out, &version.to_le_bytes());
         MEDIUM.put(out, &medium.to_le_bytes());
         BLOCK_SIZE.put(out, &self.block_size.to_le_bytes());
         CLUSTER.put(out, &self.cluster);
         NONCE.put(out, &self.nonce);
         LAYOUT.put(out, &layout_bytes(self.geometry));
+        if let Some(roster) = &self.roster {
+            ROSTER.put(out, roster.nonces().as_flattened());
+        }
         let tag = keyring.tag(Purpose::Header, Author::Cluster, &out[..TAG.at]);
         TAG.put(out, &tag);
         let crc = crc32c::crc32c(&out[..CRC.at]);
@@ -242,7 +282,8 @@ impl Header {
     /// The header from its two copies, and which of them to write again.
     ///
     /// One good copy is enough, unless the other was written whole by somebody else: then the disk
-    /// is in two hands and not used.
+    /// is in two hands and not used. Where the two differ in nothing but the other disks, A counts:
+    /// another disk was being replaced, and B is always written first.
     pub fn read(
         copy_a: &[u8],
         copy_b: &[u8],
@@ -252,6 +293,9 @@ impl Header {
         let copies = [copy_a, copy_b].map(|copy| Header::decode(copy, keyring, cluster));
         match copies {
             [Ok(a), Ok(b)] if a == b => Ok((a, Repair::None)),
+            [Ok(a), Ok(b)] if a.is_of_one_format(&b) => {
+                Ok((a, Repair::Rewrite(Side::B, HeaderError::Mixed)))
+            }
             [Ok(_), Ok(_)] => Err(HeaderError::Mixed),
             [Ok(_), Err(error)] | [Err(error), Ok(_)] if error.is_statement() => Err(error),
             [Ok(header), Err(error)] => Ok((header, Repair::Rewrite(Side::B, error))),
@@ -284,19 +328,41 @@ impl Header {
         let geometry = Geometry::new(layout[0])
             .filter(|geometry| layout_bytes(*geometry) == layout)
             .ok_or(HeaderError::Geometry)?;
-        let medium = u32::from_le_bytes(MEDIUM.get(sector));
-        let media = [Medium::Paxos, Medium::CompareAndWrite];
-        let medium = media
-            .into_iter()
-            .find(|known| known.code() == (version, medium));
+        let nonce = NONCE.get(sector);
+        let (medium, roster) = register_of(sector, version, &nonce)?;
         Ok(Header {
-            medium: medium.ok_or(HeaderError::Medium)?,
+            medium,
+            roster,
             cluster: *cluster,
-            nonce: NONCE.get(sector),
+            nonce,
             block_size: u32::from_le_bytes(BLOCK_SIZE.get(sector)),
             geometry,
         })
     }
+
+    /// Do the two differ in nothing but the register's other disks?
+    fn is_of_one_format(&self, other: &Header) -> bool {
+        let roster = other.roster;
+        self.roster.is_some() && roster.is_some() && Header { roster, ..*self } == *other
+    }
+}
+
+/// How the register is changed, and which disks it has.
+fn register_of(
+    sector: &[u8; SECTOR_LEN],
+    version: u32,
+    nonce: &AreaNonce,
+) -> Result<(Medium, Option<Roster>), HeaderError> {
+    let code = (version, u32::from_le_bytes(MEDIUM.get(sector)));
+    if code == (OF_THREE, 0) {
+        let roster = Roster::from_bytes(&ROSTER.get(sector));
+        let roster = roster.filter(|roster| roster.position(nonce).is_some());
+        let roster = roster.ok_or(HeaderError::Roster)?;
+        return Ok((Medium::Paxos, Some(roster)));
+    }
+    let media = [Medium::Paxos, Medium::CompareAndWrite];
+    let medium = media.into_iter().find(|known| known.code() == code);
+    Ok((medium.ok_or(HeaderError::Medium)?, None))
 }
 
 /// The cluster an undamaged header names, whoever wrote it; without a key, so for people only.

@@ -19,15 +19,18 @@
 //! `n` is the most nodes the area was made for. The regions of nodes 1..=k are contiguous, so one
 //! read fetches all their heartbeats and blocks.
 //!
-//! Pure but for [`format()`], [`show`] and [`survey`], which do blocking I/O through [`Blocks`] and
-//! belong to the command line; the daemon's disk threads use the geometry and the codecs.
+//! Pure but for [`format()`], [`replace()`], [`show`] and [`survey`], which do blocking I/O through
+//! [`Blocks`] and belong to the command line; the daemon's disk threads use the geometry and the
+//! codecs.
 
 mod block;
 mod compare;
 mod device;
 mod header;
 mod record;
+mod replace;
 mod report;
+mod roster;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -43,9 +46,11 @@ pub use compare::{
 pub use device::{AreaError, Blocks, FormatOptions, format, read_header, repair};
 pub use header::{Header, HeaderError, Medium, Repair};
 pub use record::{RECORD_LEN, StoredRecord, decode_record, encode_record, read_record};
+pub use replace::replace;
 pub use report::{
     AreaReport, BlockReport, HeaderReport, HeartbeatReport, NodeReport, RecordReport, show,
 };
+pub use roster::{Roster, third};
 pub use survey::{Found, survey};
 
 use crate::model::{NODES_MAX, NodeId};

@@ -44,6 +44,10 @@ pub struct HeaderReport {
     pub area_bytes: u64,
     /// How the register is changed.
     pub register: Medium,
+    /// Which of the register's disks this is, from 1.
+    pub disk: usize,
+    /// How many the register has.
+    pub disks: usize,
 }
 
 /// The record that is changed by compare-and-write.
@@ -268,6 +272,8 @@ fn header_report(header: &Header) -> HeaderReport {
         nodes_max: header.geometry.nodes_max(),
         area_bytes: header.geometry.total(),
         register: header.medium,
+        disk: header.position() + 1,
+        disks: header.disks(),
     }
 }
 

@@ -12,7 +12,7 @@ use super::super::area::Seen;
 use super::*;
 use crate::frame::Keyring;
 use crate::link::disk::AreaDisk;
-use crate::link::{Counters, Medium as LinkMedium, Parameters, Scope};
+use crate::link::{Companions, Counters, Medium as LinkMedium, Parameters, Scope};
 use crate::model::Incarnation;
 use crate::register::{Ballot, Block, Record, Seen as Shown};
 use crate::storage::area::{Blocks, FormatOptions, Medium, area_bytes, format, read_header};
@@ -84,6 +84,7 @@ impl Rig {
             block_size: disk.disk().block_bytes(),
             nodes_max: 3,
             medium: Medium::CompareAndWrite,
+            roster: None,
         };
         format(&disk, &options, &keyring()).unwrap();
         Rig {
@@ -107,6 +108,7 @@ impl Rig {
                 device: self.path.clone(),
                 highest: node(2),
                 disk: 0,
+                companions: Companions::new(1),
             },
             cluster: CLUSTER,
             node: node(id),

@@ -4,6 +4,7 @@
 mod blocks;
 mod compare;
 mod record;
+mod replace;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -98,6 +99,7 @@ fn options(nodes_max: u8) -> FormatOptions {
         block_size: 512,
         nodes_max,
         medium: Medium::Paxos,
+        roster: None,
     }
 }
 
@@ -280,7 +282,7 @@ fn each_thing_found_instead_of_a_header_has_its_name() {
         nonce: [1; 16],
         ..header
     });
-    let newer = resealed(good, |slot| slot[8] = 3);
+    let newer = resealed(good, |slot| slot[8] = 4);
     let odd = resealed(good, |slot| slot[48] = 3);
     let foreign_error = HeaderError::Foreign {
         cluster: foreign_id,
@@ -308,7 +310,7 @@ fn each_thing_found_instead_of_a_header_has_its_name() {
     for (bad, error) in [
         (foreign, foreign_error),
         (other_key, HeaderError::WrongKey),
-        (newer, HeaderError::Version { found: 3 }),
+        (newer, HeaderError::Version { found: 4 }),
         (odd, HeaderError::Geometry),
     ] {
         assert_eq!(read(&bad, &bad), Err(error));
