@@ -334,7 +334,7 @@ impl Attempt<'_> {
         Err(self.late("others register again and again"))
     }
 
-    /// The step by which the reservation becomes this node's, or the one who stands in the way goes.
+    /// Makes the reservation this node's, or removes who stands in the way.
     fn hold(&mut self, next: &Next, look: &Look) -> Result<(), TakeError> {
         match *next {
             Next::Preempt(victim) => self.preempt(victim, look),
