@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Engine};
+use super::{Action, Class, Engine};
 use crate::register::{self, Seen};
 use crate::time::Instant;
 
@@ -11,6 +11,8 @@ use crate::time::Instant;
 struct Disk {
     last_read: Option<Instant>,
     read_ok: bool,
+    /// It does not answer, and that was told.
+    silent: bool,
     /// The blocks as last reported; a read in which nothing has changed does not repeat them.
     seen: Seen,
 }
@@ -28,6 +30,7 @@ impl Disks {
         let disk = |_| Disk {
             last_read: None,
             read_ok: false,
+            silent: false,
             seen: Seen::Blocks(Vec::new()),
         };
         Disks {
@@ -80,6 +83,26 @@ impl Engine {
         let is_network = |link: usize| self.setup.networks >> link & 1 == 1;
         let before = (0..link).filter(|link| !is_network(*link)).count();
         (!is_network(link) && before < self.disks.all.len()).then_some(before)
+    }
+
+    /// Tells when one of three disks ceases to answer, and when it does again. A link that is down
+    /// tells of itself.
+    pub(super) fn tell_silent_disks(&mut self) {
+        for link in 0..self.links.len() {
+            let Some(disk) = self.disk_of(link).filter(|_| self.setup.disks > 1) else {
+                continue;
+            };
+            let up = self.links[link].up;
+            // One that has just come back has not been read yet.
+            let silent = up && self.disks.all[disk].read_ok && self.is_silent_disk(link);
+            let was = std::mem::replace(&mut self.disks.all[disk].silent, silent);
+            let (class, what) = match (was, silent) {
+                (false, true) => (Class::Warning, "does not answer"),
+                (true, false) if up => (Class::Info, "answers again"),
+                _ => continue,
+            };
+            self.note(class, None, format!("the disk of link {link} {what}"));
+        }
     }
 
     /// Has the register read anew, on every disk.

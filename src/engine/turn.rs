@@ -108,6 +108,7 @@ impl Engine {
     pub(super) fn advance(&mut self) {
         self.pump_register();
         self.settle_trust();
+        self.tell_silent_disks();
         self.renew_lease();
         self.judge_peers();
         self.step_tasks();

@@ -53,6 +53,7 @@ fn plan(config: &Config, script: &Script) -> Plan {
     let fenced = !config.fences().is_empty();
     Plan {
         networks: networks.count(),
+        disks: config.disks().count(),
         names,
         reservations: script.reservations,
         compare_and_write: script.compare_and_write,
