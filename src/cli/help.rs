@@ -92,17 +92,17 @@ pub(super) const RESERVATIONS: &str = "\
 Shows who has reserved a disk: for each disk below the device its name, what it can, who holds it, \
 every registered key with whose it is, and which paths of this node answer. Reads only, and \
 needs neither daemon nor configuration. Exits with 1 if a path does not answer.\n\n\
-A volume with `reservation = \"scsi\"` needs a disk that knows write exclusive, registrants only, \
-and keeps it over a loss of power. The name shown is what `identity` takes.";
+A volume or device with `reservation = \"scsi\"` needs a disk that knows write exclusive, \
+registrants only, and keeps it over a loss of power. The name shown is what `identity` takes.";
 
 /// `disk release`.
 pub(super) const RELEASE: &str = "\
 Ends this cluster's reservation of a disk for good, so that anything can write to it: before the \
 disk is given to another use.\n\n\
-A volume's reservation stays when its task stops or its node dies, and the next owner takes it \
-over: in the life of a cluster nothing ever needs to be released. This command takes the \
-reservation from whichever node has it, which cuts that node off, and then lets go of it. Keys \
-that are not this cluster's are never touched.";
+The reservation of a volume or device stays when its task stops or its node dies, and the next \
+owner takes it over: in the life of a cluster nothing ever needs to be released. This command \
+takes the reservation from whichever node has it, which cuts that node off, and then lets go of \
+it. Keys that are not this cluster's are never touched.";
 
 /// `replay`.
 pub(super) const REPLAY: &str = "\

@@ -10,6 +10,8 @@
 
 mod aside;
 mod context;
+mod device;
+mod disk;
 mod doomed;
 mod error;
 mod holders;
@@ -160,7 +162,13 @@ pub struct ObjectKind {
 }
 
 /// All kinds, in the order of the manual.
-pub const KINDS: &[ObjectKind] = &[ip::KIND, volume::KIND, process::KIND, script::KIND];
+pub const KINDS: &[ObjectKind] = &[
+    ip::KIND,
+    volume::KIND,
+    device::KIND,
+    process::KIND,
+    script::KIND,
+];
 
 /// What the configuration needs to read objects.
 #[must_use]

@@ -256,6 +256,17 @@ impl Group {
         }
     }
 
+    /// The processes in it and in those inside it.
+    pub(super) fn processes(&self) -> Result<Vec<u32>, ObjectError> {
+        match Cgroup::open_existing(&self.path)? {
+            None => Ok(Vec::new()),
+            Some(group) => {
+                let what = format!("list the processes of {}", self.path.display());
+                holders::processes_in(group.path()).map_err(ObjectError::file(what))
+            }
+        }
+    }
+
     /// Waits until nothing runs in it; false at the deadline or when cancelled.
     pub(super) fn wait_empty(
         &self,

@@ -1,4 +1,4 @@
-//! The array's part in a volume: reserved before it is written to, watched while it is mounted.
+//! The array's part in a shared disk: reserved before it is written to, watched while it is used.
 //!
 //! ```text
 //! raise   the disk has the right name -> taken -> watched by a thread of its own
@@ -6,7 +6,7 @@
 //! told    what the thread has seen; an eviction ends the task
 //! ask     is it still this node's, right now?
 //! rest    not watched any more; the reservation stays for the heir to take over
-//! online  a disk that was taken from everybody here is given back, once nothing is mounted
+//! online  a disk that was taken from everybody here is given back, once nothing uses it
 //! ```
 //! The key is kept in a file of the run directory, so that a runner that was restarted goes on with
 //! it.
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use standfast_sys::scsi::Identity;
 
-use super::spec::Spec;
+use super::spec::DiskSpec;
 use super::watching::{Asked, Watching};
 use crate::engine::Class;
 use crate::model::{NodeId, TaskIndex};
@@ -39,7 +39,7 @@ const POLLS: u32 = 10;
 /// Between two questions whose disk it is.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 
-/// The reservation of one volume, or at least the name that its disk must have.
+/// The reservation of one device, or at least the name that its disk must have.
 pub(super) struct Fence {
     name: String,
     device: PathBuf,
@@ -59,8 +59,8 @@ pub(super) struct Fence {
 }
 
 impl Fence {
-    /// None for a volume without either.
-    pub(super) fn new(name: &str, spec: &Spec, context: &BuildContext) -> Option<Fence> {
+    /// None for a device without either.
+    pub(super) fn new(name: &str, spec: &DiskSpec, context: &BuildContext) -> Option<Fence> {
         if !spec.is_reserved() && spec.identity.is_none() {
             return None;
         }
@@ -165,7 +165,7 @@ impl Fence {
         held.filter(|key| self.is_mine(*key)).ok_or_else(|| {
             let device = self.device.display();
             ObjectError::Unexpected(format!(
-                "{device} is mounted, but not reserved for this node"
+                "{device} is in use, but not reserved for this node"
             ))
         })
     }
