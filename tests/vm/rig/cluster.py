@@ -73,20 +73,12 @@ device = "{beat}"
 [[task]]
 name = "web"
 
-[[task.object]]
-name = "data"
-kind = "volume"
-step = 1
-device = "{data}"
-mount = "/srv/data"
-filesystem = "{filesystem}"
-{volume}
-
+{data}
 [[task.object]]
 name = "writer"
 kind = "process"
 step = 2
-command = ["/rig/writer", "/srv/data/ring", "{blocks}"]
+command = ["/rig/writer", "{ring}", "{blocks}"]
 
 [[task.object]]
 name = "echo"
@@ -123,11 +115,11 @@ class Settings:
         self.nodes = nodes
 
     def toml(self):
-        part = "-part1" if self.filesystem.offset else ""
         nodes = "".join(NODE.format(number=number) for number in range(1, self.nodes + 1))
         return CONFIG.format(detect=self.detect, watchdog=self.watchdog, beat=by_id(BEAT),
-                             data=by_id(DATA) + part, volume=self.volume, blocks=RING_BLOCKS,
-                             filesystem=self.filesystem.name, service=SERVICE, nodes=nodes)
+                             data=self.filesystem.object(by_id(DATA), self.volume),
+                             ring=self.filesystem.ring(by_id(DATA)), blocks=RING_BLOCKS,
+                             service=SERVICE, nodes=nodes)
 
     def sizes(self):
         """Of the volumes, by their number."""

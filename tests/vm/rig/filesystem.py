@@ -1,6 +1,8 @@
-"""File systems of the data volume: how one is made, where a file of it lies, whether it is sound.
+"""What the data volume holds: how it is made, where the ring lies in it, whether it is sound, and
+which object of the task it is.
 
-Each is made in an image, on the whole of it or in a partition. Nothing is mounted on this host.
+File systems are made in an image, on the whole of it or in a partition. Nothing is mounted on this
+host.
 """
 
 import re
@@ -15,10 +17,44 @@ SECTOR = 512
 # Of a partition in the table of a PC.
 LINUX = 0x83
 
+VOLUME = """
+[[task.object]]
+name = "data"
+kind = "volume"
+step = 1
+device = "{device}"
+mount = "/srv/data"
+filesystem = "{filesystem}"
+{more}
+"""
 
-class Ext4:
-    """`offset` is where it begins in the image, in bytes; 0 means that there is no partition."""
+DEVICE = """
+[[task.object]]
+name = "data"
+kind = "device"
+step = 1
+device = "{device}"
+{more}
+"""
 
+
+class FileSystem:
+    """One that is mounted where the task runs, with the ring in its root."""
+
+    # Where it begins in the image, in bytes; 0 means that there is no partition.
+    offset = 0
+
+    def object(self, disk, more):
+        """The object of the task, on the disk with this path, with one more line."""
+        device = disk + ("-part1" if self.offset else "")
+        return VOLUME.format(device=device, filesystem=self.name, more=more)
+
+    def ring(self, _disk):
+        """Where the writer finds the ring."""
+        return "/srv/data/ring"
+
+
+class Ext4(FileSystem):
     name = "ext4"
     size = 96 * MIB
 
@@ -46,11 +82,10 @@ class Ext4:
         return f"{image}?offset={self.offset}"
 
 
-class Xfs:
+class Xfs(FileSystem):
     name = "xfs"
     # mkfs.xfs takes no less than 300 MB.
     size = 320 * MIB
-    offset = 0
 
     def make(self, image, directory):
         fresh(image, self.size)
@@ -72,8 +107,32 @@ class Xfs:
         return complaint(["xfs_repair", "-n", "-f", str(image)])
 
 
+class Raw:
+    """No file system: the writer has the device itself, and its ring fills it."""
+
+    size = 32 * MIB
+
+    def object(self, disk, more):
+        return DEVICE.format(device=disk, more=more)
+
+    def ring(self, disk):
+        return disk
+
+    def make(self, image, directory):
+        fresh(image, self.size)
+        blocks = (directory / "ring").stat().st_size // BLOCK
+        assert blocks * BLOCK == self.size, f"a ring of {blocks} blocks does not fill the device"
+
+    def places(self, _image, _name):
+        return range(0, self.size, BLOCK)
+
+    def check(self, _image):
+        return ""
+
+
 # By the names that a cluster's settings choose them by.
-FILE_SYSTEMS = {"ext4": Ext4(), "partition": Ext4(PARTITION), "xfs": Xfs()}
+FILE_SYSTEMS = {"ext4": Ext4(), "partition": Ext4(PARTITION), "xfs": Xfs(),
+                "raw": Raw()}
 
 
 def fresh(image, size, first=b""):
