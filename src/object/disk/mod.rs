@@ -138,7 +138,7 @@ impl Disk {
         // node's; that it is refused until then is as it should be.
         let _ = self.forget_cached(deadline);
         if let Some(fence) = &mut self.fence {
-            fence.raise(context, deadline)?;
+            fence.raise(None, context, deadline)?;
         }
         // And what was read before must not be taken for what the last owner left.
         self.forget_cached(deadline)
