@@ -34,7 +34,7 @@ pub(super) const KIND: ObjectKind = ObjectKind {
     row: Kind {
         name: "device",
         summary: "a shared block device without a file system, for programs that use it raw",
-        parameters: &["device", "io_timeout", "reservation", "identity"],
+        parameters: &["device", "io_timeout", "reservation", "identity", "group"],
         example: r#"[[task.object]]
 name = "raw"
 kind = "device"
@@ -43,10 +43,14 @@ device = "/dev/disk/by-id/wwn-0x60000000000000000000000000000002"
 io_timeout = "45s"                         # the default: moves when the disk is silent for so long
 reservation = "scsi"                       # the array refuses all other nodes; or "none"
 identity = "naa.60000000000000000000000000000002"  # refuse every other disk; may be left away
+# Or on LVM, instead of `device` and `identity`; all disks of the group are reserved and taken over:
+# group = "vg0"
+# device = "/dev/vg0/raw"
 "#,
         check: |parameters| disk::parse(parameters).map(|spec| claims(&spec)),
     },
     build,
+    survey: |parameters| disk::survey(parameters),
 };
 
 /// Longest time until a device is there and can be opened.
@@ -63,7 +67,7 @@ fn claims(spec: &DiskSpec) -> Claims {
         addresses: Vec::new(),
         exclusive: vec![spec.exclusive()],
         start_ms_max: OPEN_MS_MAX + spec.start_ms_max(),
-        stop_ms_max: STOP_MS_MAX,
+        stop_ms_max: STOP_MS_MAX + spec.stop_ms_max(),
         fenced: Some(spec.is_reserved()),
         remarks: spec.unprotected("device").into_iter().collect(),
     }
@@ -118,8 +122,10 @@ impl Object for Device {
     ) -> Result<(), ObjectError> {
         self.disk.watch_if(false);
         let until = self.disk.bounded(deadline);
-        let let_go = self.let_go(context, until, forced);
-        self.disk.or_left_to_the_array(let_go)?;
+        let stopped = self
+            .let_go(context, until, forced)
+            .and_then(|()| self.disk.deactivate(context, until));
+        self.disk.or_left_to_the_array(stopped)?;
         self.disk.rest(deadline);
         self.disk.bring_online(deadline)?;
         self.forget()
@@ -155,6 +161,9 @@ impl Device {
         }
         if let Some(users) = self.users_in_task(deadline)? {
             return failed(format!("{device} is used by {users}, though not started"));
+        }
+        if self.disk.is_active() {
+            return failed(format!("{device} is active, though not started"));
         }
         self.disk.bring_online(deadline)?;
         Ok(Probe::Stopped)

@@ -35,6 +35,7 @@ interface = "eth1"                         # or by node: { node1 = "eth1", node2
         check: |parameters| parse(parameters).map(|claim| claims(&claim)),
     },
     build,
+    survey: |_| Vec::new(),
 };
 
 /// Longest time for the guard to add an address and announce it.

@@ -32,11 +32,12 @@ pub use context::{
     AddressKeeper, AddressOf, BuildContext, Cancel, Context, Notice, Notices, Permit, Urgency,
     Woke, wait_for,
 };
+pub use disk::GroupError;
 pub use error::ObjectError;
 pub use standfast_sys::sentence;
 
-use crate::config::ObjectConfig;
-use crate::config::kind::Kind;
+use crate::config::kind::{Kind, Remark};
+use crate::config::{ObjectConfig, Severity};
 use crate::engine::Class;
 
 /// What a look at an object says.
@@ -159,6 +160,9 @@ pub struct ObjectKind {
     pub row: Kind,
     /// Makes one from parameters that passed the row's check.
     pub build: fn(&ObjectConfig, BuildContext) -> Box<dyn Object>,
+    /// What should be known of this machine before one with these parameters, which passed the
+    /// row's check, is started on it. May take seconds; changes nothing.
+    pub survey: fn(&toml::Table) -> Vec<(Severity, Remark)>,
 }
 
 /// All kinds, in the order of the manual.
@@ -169,6 +173,13 @@ pub const KINDS: &[ObjectKind] = &[
     process::KIND,
     script::KIND,
 ];
+
+/// What should be known of this machine before the object is started on it.
+#[must_use]
+pub fn survey(config: &ObjectConfig) -> Vec<(Severity, Remark)> {
+    let kind = KINDS.iter().find(|kind| kind.row.name == config.kind);
+    kind.map_or_else(Vec::new, |kind| (kind.survey)(&config.parameters))
+}
 
 /// What the configuration needs to read objects.
 #[must_use]

@@ -49,6 +49,7 @@ stop_within = "5s"                         # the default; then KILL
         check: |parameters| parse(parameters).map(|spec| claims(&spec)),
     },
     build,
+    survey: |_| Vec::new(),
 };
 
 /// How long a program may take to be ready, if nothing is said.

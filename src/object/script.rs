@@ -47,6 +47,7 @@ interval = "10s"                           # the default
         check: |parameters| parse(parameters).map(|spec| claims(&spec)),
     },
     build,
+    survey: |_| Vec::new(),
 };
 
 /// How long a start or stop may take, if nothing is said.

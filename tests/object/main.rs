@@ -1,6 +1,7 @@
 //! Every kind of object on the real kernel: started, stopped, adopted, killed, held on to.
 
 mod device;
+mod group;
 #[path = "../node_rig/mod.rs"]
 mod node_rig;
 mod volume;

@@ -1,10 +1,10 @@
-"""The same faults on other clusters: another file system, a partition, no file system, a third
-node."""
+"""The same faults on other clusters: another file system, a partition, a logical volume, no file
+system, a third node."""
 
 from rig.cluster import DATA, HEARTBEATS, by_id, now
 from rig.guest import until
 from scenarios import (await_writes, expect, finish, move_back, needs, paused, power_cut,
-                       refuse_late, report, report_gap, setting, unchanged)
+                       refuse_late, report, report_gap, setting, storage_path_cut, unchanged)
 
 
 def xfs_power_cut(cluster):
@@ -45,6 +45,36 @@ def raw_device(cluster):
     await_writes(cluster)
     refuse_late(owner, moved)
     finish(cluster, start)
+
+
+def lvm(cluster):
+    """An ext4 on a logical volume. The owner loses power while a disk of the heir that has nothing
+    to do with it hangs: the heir takes over disk and group. They are moved back as planned, and the
+    former owner has no such device any more. Then the owner's path to the disk fails: the task
+    moves, and what is left of the volume is taken away without the disk."""
+    _, heir, _ = setting(cluster)
+    heir.spare.hold_requests()
+    power_cut(cluster)
+    heir.spare.heal()
+    former, owner, start = setting(cluster)
+    expect(system_of_group(former) == former.name, "the group is not its user's")
+    move_back(cluster, owner)
+    moved = now()
+    expect(system_of_group(former) == owner.name, "the group is still the former owner's")
+    expect(not is_active(former), "the former owner still has the volume")
+    await_writes(cluster)
+    refuse_late(former, moved)
+    finish(cluster, start)
+    storage_path_cut(cluster)
+
+
+def is_active(node):
+    """Has this node the device of the logical volume?"""
+    return "vg0-data" in node.must("dmsetup ls")
+
+
+def system_of_group(node):
+    return node.must("lvm vgs --foreign --noheadings -o systemid vg0 2>/dev/null").strip()
 
 
 def three_nodes(cluster):
@@ -108,6 +138,7 @@ needs(xfs_power_cut, filesystem="xfs")
 needs(xfs_paused, filesystem="xfs")
 needs(partition, filesystem="partition")
 needs(raw_device, filesystem="raw")
+needs(lvm, filesystem="lvm")
 needs(three_nodes, nodes=3)
 
-ALL = [xfs_power_cut, xfs_paused, partition, raw_device, three_nodes]
+ALL = [xfs_power_cut, xfs_paused, partition, raw_device, lvm, three_nodes]

@@ -6,10 +6,14 @@
 //! used    its pulse, and what the array tells
 //! stop    (the object lets go) -> nobody claims it -> not watched any more
 //! ```
+//! A logical volume is there only between the two: taken with all disks of its group, activated, and
+//! deactivated by the stop.
+//!
 //! A stop leaves the reservation where it is: until the next owner takes it over nobody else
 //! writes. Whatever may hang on a dead disk runs on a thread set aside.
 
 mod fence;
+mod lvm;
 mod spec;
 mod watching;
 
@@ -23,12 +27,16 @@ use std::time::{Duration, Instant};
 use nix::libc::{EBUSY, ENXIO, O_CLOEXEC, O_EXCL, O_NONBLOCK};
 use standfast_sys::{Failed, disk};
 
+pub use lvm::GroupError;
 pub(super) use spec::{DiskSpec, parse};
 
 use super::aside::Aside;
 use super::pulse::{Beat, Pulse, read_first_block};
 use super::{BuildContext, Context, ObjectError, Urgency, Watched, holders, sentence};
+use crate::config::Severity;
+use crate::config::kind::Remark;
 use fence::Fence;
+use lvm::Lvm;
 
 /// How long a question about a disk may take before it is called late.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(1);
@@ -51,6 +59,8 @@ pub(super) struct Disk {
     spec: DiskSpec,
     /// Where the disk is reserved or must have a name.
     fence: Option<Fence>,
+    /// Where it is a logical volume of a group.
+    lvm: Option<Lvm>,
     acts: Aside<Result<(), Failed>>,
     opens: Aside<io::Result<()>>,
     /// While it is used.
@@ -65,6 +75,10 @@ impl Disk {
     pub(super) fn new(name: &str, spec: DiskSpec, context: &BuildContext) -> Disk {
         Disk {
             fence: Fence::new(name, &spec, context),
+            lvm: spec
+                .volume
+                .clone()
+                .map(|volume| Lvm::new(name, volume, context)),
             spec,
             acts: Aside::new(),
             opens: Aside::new(),
@@ -96,12 +110,19 @@ impl Disk {
         Some((major as u32, minor as u32))
     }
 
-    /// Waits until the device is there.
+    /// Waits until the device is there, if others make it so.
     pub(super) fn await_there(
         &self,
         context: &Context<'_>,
         deadline: Instant,
     ) -> Result<(), ObjectError> {
+        match self.lvm {
+            Some(_) => Ok(()),
+            None => self.await_device(context, deadline),
+        }
+    }
+
+    fn await_device(&self, context: &Context<'_>, deadline: Instant) -> Result<(), ObjectError> {
         loop {
             match fs::metadata(&self.spec.device) {
                 Ok(file) if file.file_type().is_block_device() => return Ok(()),
@@ -134,6 +155,9 @@ impl Disk {
         context: &Context<'_>,
         deadline: Instant,
     ) -> Result<(), ObjectError> {
+        if self.lvm.is_some() {
+            return self.take_group(context, deadline);
+        }
         // What an earlier use here has left dirty is not to be written once the disk is this
         // node's; that it is refused until then is as it should be.
         let _ = self.forget_cached(deadline);
@@ -142,6 +166,40 @@ impl Disk {
         }
         // And what was read before must not be taken for what the last owner left.
         self.forget_cached(deadline)
+    }
+
+    fn take_group(&mut self, context: &Context<'_>, deadline: Instant) -> Result<(), ObjectError> {
+        // Active since a boot, or left so: with the group as it was then.
+        self.deactivate(context, deadline)?;
+        self.bring_online(deadline)?;
+        let Some(lvm) = &mut self.lvm else {
+            return Ok(());
+        };
+        let parts = lvm.find(context, deadline)?;
+        if let Some(fence) = &mut self.fence {
+            fence.raise(Some(parts), context, deadline)?;
+        }
+        lvm.activate(context, deadline)?;
+        self.await_device(context, deadline)?;
+        self.forget_cached(deadline)
+    }
+
+    /// Takes the device of a logical volume away, now that nobody uses it.
+    pub(super) fn deactivate(
+        &mut self,
+        context: &Context<'_>,
+        deadline: Instant,
+    ) -> Result<(), ObjectError> {
+        let unread = self.dead || self.is_offline();
+        let lvm = self.lvm.as_mut();
+        lvm.map_or(Ok(()), |lvm| {
+            lvm.deactivate(context.epoch, unread, deadline)
+        })
+    }
+
+    /// Is it a logical volume that is active here?
+    pub(super) fn is_active(&self) -> bool {
+        self.lvm.as_ref().is_some_and(Lvm::is_active)
     }
 
     /// Goes on watching a disk that was taken before.
@@ -189,7 +247,10 @@ impl Disk {
         };
         let stuck = matches!(
             error,
-            ObjectError::Late { .. } | ObjectError::InUse { .. } | ObjectError::File { .. }
+            ObjectError::Late { .. }
+                | ObjectError::InUse { .. }
+                | ObjectError::File { .. }
+                | ObjectError::Program { .. }
         );
         if self.dead && self.is_reserved() && stuck {
             let (device, reason) = (self.shown(), sentence(&error));
@@ -350,6 +411,12 @@ impl Disk {
             }
         }
     }
+}
+
+/// What should be known of this machine before the disk is used on it.
+pub(super) fn survey(parameters: &toml::Table) -> Vec<(Severity, Remark)> {
+    let volume = parse(parameters).ok().and_then(|spec| spec.volume);
+    volume.map_or_else(Vec::new, |volume| lvm::survey(&volume))
 }
 
 /// Pauses between tries: short ones first.

@@ -7,11 +7,17 @@ use std::time::Duration;
 use standfast_sys::scsi::Identity;
 use toml::Table;
 
+use super::lvm::LogicalVolume;
 use crate::config::kind::{ParameterError, Remark};
 use crate::object::parameter::{duration, missing, path, text, wrong};
 
 /// Longest time to reserve the disk, with a former owner's commands to be aborted.
 const RESERVE_MS_MAX: u64 = 20_000;
+
+/// Longest time to find a volume group, take it over and activate a volume.
+const ACTIVATE_MS_MAX: u64 = 30_000;
+/// Longest time to deactivate it.
+const DEACTIVATE_MS_MAX: u64 = 20_000;
 
 /// How long the disk may stay silent, unless told: longer than the failover of an array's
 /// controllers usually takes, 30 s to 40 s.
@@ -29,6 +35,8 @@ pub(in crate::object) struct DiskSpec {
     pub(in crate::object) reservation: Option<bool>,
     /// Name that the disk must have.
     pub(in crate::object) identity: Option<Identity>,
+    /// Which volume of which group it is.
+    pub(in crate::object) volume: Option<LogicalVolume>,
 }
 
 impl DiskSpec {
@@ -43,11 +51,18 @@ impl DiskSpec {
 
     /// What making sure of the disk adds to the longest start, in milliseconds.
     pub(in crate::object) fn start_ms_max(&self) -> u64 {
-        if self.is_reserved() {
+        let reserve = if self.is_reserved() {
             RESERVE_MS_MAX
         } else {
             0
-        }
+        };
+        let group = self.volume.as_ref().map_or(0, |_| ACTIVATE_MS_MAX);
+        reserve + group
+    }
+
+    /// What giving it up adds to the longest stop, in milliseconds.
+    pub(in crate::object) fn stop_ms_max(&self) -> u64 {
+        self.volume.as_ref().map_or(0, |_| DEACTIVATE_MS_MAX)
     }
 
     /// A person who leaves the array out of it should have decided so. `what` is what the object
@@ -92,11 +107,19 @@ pub(in crate::object) fn parse(parameters: &Table) -> Result<DiskSpec, Parameter
             wrong("identity", format!("{error}"), remedy)
         })?),
     };
+    let group = text(parameters, "group", "\"vg0\"")?;
+    let volume = group.map(|group| LogicalVolume::read(group, &device));
+    let volume = volume.transpose()?;
+    if volume.is_some() && parameters.contains_key("identity") {
+        let problem = "a volume group names its own disks";
+        return Err(wrong("identity", problem, "remove it, or `group`"));
+    }
     Ok(DiskSpec {
         device,
         io_timeout,
         reservation,
-        identity,
+        identity: identity.filter(|_| volume.is_none()),
+        volume,
     })
 }
 
@@ -150,6 +173,24 @@ mod tests {
         assert!(remark.problem.starts_with("only lease and watchdog"));
         let longer = |more| read(more).unwrap().start_ms_max();
         assert_eq!(longer("reservation = 'scsi'"), longer("") + RESERVE_MS_MAX);
+    }
+
+    #[test]
+    fn a_group_has_volumes_and_time_and_no_identity() {
+        let read = |more: &str| {
+            let text = format!("device = '/dev/vg0/data'\n{more}");
+            parse(&text.parse().expect("a table")).map_err(|error| error.key)
+        };
+        let plain = read("").unwrap();
+        let spec = read("group = 'vg0'\nreservation = 'scsi'").unwrap();
+        assert_eq!(spec.volume.as_ref().unwrap().to_string(), "vg0/data");
+        assert!(spec.start_ms_max() > RESERVE_MS_MAX);
+        assert!(spec.stop_ms_max() > plain.stop_ms_max());
+        let key = |more: &str| read(more).err();
+        assert_eq!(key("group = 'vg1'").as_deref(), Some("device"));
+        assert_eq!(key("group = '-ay'").as_deref(), Some("group"));
+        let both = "group = 'vg0'\nidentity = 'naa.600140512345678900000000000000ab'";
+        assert_eq!(key(both).as_deref(), Some("identity"));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use standfast_sys::Failed;
 use standfast_sys::mount::{self, MountPoint};
 
 use super::aside::Aside;
-use super::disk::{ANSWER_MAX, Disk};
+use super::disk::{self, ANSWER_MAX, Disk};
 use super::program::{Plan, run};
 use super::{
     BuildContext, Context, Object, ObjectError, ObjectKind, Probe, Urgency, Watch, Watched,
@@ -48,6 +48,7 @@ pub(super) const KIND: ObjectKind = ObjectKind {
             "io_timeout",
             "reservation",
             "identity",
+            "group",
         ],
         example: r#"[[task.object]]
 name = "data"
@@ -61,10 +62,14 @@ check = "none"                             # or "auto": fsck -p before each moun
 io_timeout = "45s"                         # the default: moves when the disk is silent for so long
 reservation = "scsi"                       # the array refuses all other nodes; or "none"
 identity = "naa.60000000000000000000000000000001"  # refuse every other disk; may be left away
+# Or on LVM, instead of `device` and `identity`; all disks of the group are reserved and taken over:
+# group = "vg0"
+# device = "/dev/vg0/data"
 "#,
         check: |parameters| parse(parameters).map(|spec| claims(&spec)),
     },
     build,
+    survey: |parameters| disk::survey(parameters),
 };
 
 fn build(config: &ObjectConfig, context: BuildContext) -> Box<dyn Object> {
@@ -113,6 +118,9 @@ impl Object for Volume {
                 Err(error) => error.into(),
             },
             Ok(None) => match self.disk.in_use(deadline, self.number.is_none()) {
+                Ok(false) if self.disk.is_active() => Probe::Failed {
+                    reason: format!("{} is active, though not mounted here", self.disk.shown()),
+                },
                 Ok(false) => match self.disk.bring_online(deadline) {
                     Ok(()) => Probe::Stopped,
                     Err(error) => error.into(),
@@ -160,8 +168,10 @@ impl Object for Volume {
     ) -> Result<(), ObjectError> {
         self.watch_if(false);
         let until = self.disk.bounded(deadline);
-        let unmounted = self.unmount_all(context, until, forced);
-        self.disk.or_left_to_the_array(unmounted)?;
+        let stopped = self
+            .unmount_all(context, until, forced)
+            .and_then(|()| self.disk.deactivate(context, until));
+        self.disk.or_left_to_the_array(stopped)?;
         self.disk.rest(deadline);
         if self.disk.is_offline() && self.mounted(deadline)?.is_none() {
             self.disk.bring_online(deadline)?;

@@ -71,7 +71,7 @@ pub(super) fn claims(spec: &Spec) -> Claims {
         start_ms_max: MOUNT_MS_MAX
             + if spec.check { CHECK_MS_MAX } else { 0 }
             + spec.disk.start_ms_max(),
-        stop_ms_max: STOP_MS_MAX,
+        stop_ms_max: STOP_MS_MAX + spec.disk.stop_ms_max(),
         fenced: Some(spec.disk.is_reserved()),
         remarks: spec.disk.unprotected("volume").into_iter().collect(),
     }

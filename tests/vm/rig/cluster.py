@@ -95,6 +95,15 @@ interface = "svc0"
 """
 
 
+# Each node's name is its system id, and there is no udev.
+LVM_CONF = """
+global { system_id_source = "uname" }
+activation { udev_sync = 0 udev_rules = 0 monitoring = 0 }
+devices { obtain_device_list_from_udev = 0 }
+backup { backup = 0 archive = 0 }
+"""
+
+
 def by_id(number):
     """The name that a node knows a volume by: NAA 6 of LIO, made of the serial number."""
     return f"/dev/disk/by-id/wwn-0x6001405{SERIALS[number]}"
@@ -242,6 +251,7 @@ class Cluster:
         self.client = Client(self.switch, {node.mac: node.name for node in self.nodes})
         self.nodes[0].must(f"standfast --node n1 disk format {by_id(BEAT)} --yes --force "
                            "--register compare-and-write")
+        self.settings.filesystem.prepare(self.nodes[0], by_id(DATA))
         for node in self.nodes:
             node.must("touch /var/lib/enabled && sync")
             node.must("setsid /rig/service >/dev/null 2>&1 & true")
@@ -415,5 +425,6 @@ def make_images(directory, settings):
     files = {
         "/etc/standfast/cluster.toml": (settings.toml().encode(), 0o644),
         "/etc/standfast/secret": (f"{SECRET}\n".encode(), 0o600),
+        "/etc/lvm/lvm.conf": (LVM_CONF.encode(), 0o644),
     }
     return image.build(directory, settings.binaries, files)

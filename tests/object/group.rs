@@ -1,0 +1,117 @@
+//! A volume group, as far as LVM goes without a device mapper: found by its labels, checked, taken
+//! over by its system id. Where the kernel has a device mapper, the volume is used and let go too.
+
+use super::*;
+
+/// A group on two loop devices that belongs to the system `theirs`, and a node whose LVM is
+/// configured like this.
+struct Group {
+    name: String,
+    disks: Vec<Disk>,
+    place: Place,
+}
+
+impl Group {
+    /// Within its own mounts.
+    fn new(node: &str) -> Group {
+        let place = Place::new();
+        let etc = place.path("etc");
+        fs::create_dir(&etc).unwrap();
+        fs::write(etc.join("lvm.conf"), node).unwrap();
+        sh(&format!("mount --bind {} /etc/lvm", etc.display()));
+        let disks = vec![Disk::new(), Disk::new()];
+        let name = format!("sf{}", &disks[0].path["/dev/".len()..]);
+        let group = Group { name, disks, place };
+        let devices = group.devices();
+        let as_they = "--yes --driverloaded n --config \
+                       'global/system_id_source=lvmlocal local/system_id=theirs'";
+        let on = format!("{as_they} --devices {}", devices.replace(' ', ","));
+        sh(&format!("pvcreate {on} {devices}"));
+        sh(&format!("vgcreate {on} {} {devices}", group.name));
+        let volume = format!(
+            "--zero n --wipesignatures n --extents 1 --name raw {}",
+            group.name
+        );
+        sh(&format!("lvcreate {on} --activate n {volume}"));
+        group
+    }
+
+    fn devices(&self) -> String {
+        let paths: Vec<&str> = self.disks.iter().map(|disk| &*disk.path).collect();
+        paths.join(" ")
+    }
+
+    fn object(&self) -> Box<dyn Object> {
+        let name = &self.name;
+        self.place.object(&format!(
+            "[[task.object]]\nname = \"raw\"\nkind = \"device\"\nreservation = \"none\"\n\
+             group = \"{name}\"\ndevice = \"/dev/{name}/raw\"\n"
+        ))
+    }
+
+    /// Whose it is.
+    fn system(&self) -> String {
+        let devices = self.devices().replace(' ', ",");
+        let asked = format!("vgs --devices {devices} --foreign --noheadings -o systemid");
+        sh(&format!("{asked} {}", self.name))
+    }
+}
+
+const OURS: &str = "global { system_id_source = \"lvmlocal\" }\nlocal { system_id = \"ours\" }\n";
+
+#[test]
+fn a_group_is_taken_over_from_another_system() {
+    in_namespaces(|| {
+        let group = Group::new(OURS);
+        assert_eq!(group.system(), "theirs");
+        let mut raw = group.object();
+        assert_eq!(probe(&mut *raw), Probe::Stopped);
+        stop(&mut *raw).unwrap();
+        let started = start(&mut *raw);
+        assert_eq!(group.system(), "ours");
+        match started {
+            Ok(()) => assert_eq!(probe(&mut *raw), Probe::Running),
+            Err(error) => {
+                let mapper = Path::new("/sys/class/misc/device-mapper").exists();
+                assert!(!mapper, "{}", sentence(&error));
+                let words = sentence(&error);
+                assert!(words.contains("lvm ended with exit code 5"), "{words}");
+            }
+        }
+        stop(&mut *raw).unwrap();
+        assert_eq!(probe(&mut *raw), Probe::Stopped);
+        assert_eq!(
+            group.system(),
+            "ours",
+            "a stop leaves it for the next owner"
+        );
+    });
+}
+
+#[test]
+fn a_group_that_cannot_be_taken_over_is_left_as_it_is_and_named() {
+    in_namespaces(|| {
+        let group = Group::new("global { system_id_source = \"none\" }\n");
+        let mut raw = group.object();
+        let refused = |raw: &mut dyn Object| {
+            let soon = std::time::Instant::now() + std::time::Duration::from_secs(2);
+            sentence(&with(|context| raw.start(context, soon)).unwrap_err())
+        };
+        let words = refused(&mut *raw);
+        assert!(words.contains("has no LVM system id"), "{words}");
+        assert_eq!(group.system(), "theirs");
+        fs::write(group.place.path("etc/lvm.conf"), OURS).unwrap();
+        group.disks[1].lose();
+        let words = refused(&mut *raw);
+        assert!(words.contains("lacks 1 of its physical volumes"), "{words}");
+        group.disks[0].lose();
+        let words = refused(&mut *raw);
+        let expected = format!(
+            "no disk that answers belongs to the volume group {}",
+            group.name
+        );
+        assert_eq!(words, expected);
+        stop(&mut *raw).unwrap();
+        assert_eq!(probe(&mut *raw), Probe::Stopped);
+    });
+}
