@@ -66,6 +66,7 @@ fn claims(spec: &DiskSpec) -> Claims {
     Claims {
         addresses: Vec::new(),
         exclusive: vec![spec.exclusive()],
+        of_task: spec.of_task(),
         start_ms_max: OPEN_MS_MAX + spec.start_ms_max(),
         stop_ms_max: STOP_MS_MAX + spec.stop_ms_max(),
         fenced: Some(spec.is_reserved()),

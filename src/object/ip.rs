@@ -111,6 +111,7 @@ fn claims(claim: &AddressClaim) -> Claims {
     Claims {
         addresses: vec![claim.clone()],
         exclusive: vec![format!("address {}", claim.address)],
+        of_task: Vec::new(),
         start_ms_max: START_MS_MAX,
         stop_ms_max: STOP_MS_MAX,
         fenced: None,

@@ -167,6 +167,7 @@ fn claims(spec: &Spec) -> Claims {
     Claims {
         addresses: Vec::new(),
         exclusive: Vec::new(),
+        of_task: Vec::new(),
         fenced: None,
         remarks: Vec::new(),
         start_ms_max: (SPAWN_WITHIN + ready).as_millis() as u64,

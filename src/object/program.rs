@@ -82,6 +82,13 @@ impl<'a> Plan<'a> {
         self
     }
 
+    /// Runs beside the task's group, not in it: the guard lets nothing live in there once the node
+    /// has no right to the task. Only for what takes away and cannot write to what the task owns.
+    pub(super) fn beside(mut self, context: &BuildContext) -> Plan<'a> {
+        self.group = beside(&context.cgroup, &self.group);
+        self
+    }
+
     /// Its output, but not its errors, is all that will be in this file.
     pub(super) fn output(mut self, told: &'a Path) -> Plan<'a> {
         self.told = Some(told);
@@ -121,6 +128,12 @@ impl<'a> Plan<'a> {
             ending: ending.with_last_line(&self.output),
         }
     }
+}
+
+/// A group for one object. No task has a name like this.
+fn beside(task: &Path, object: &Path) -> PathBuf {
+    let name = |group: &Path| group.file_name().unwrap_or_default().display().to_string();
+    task.with_file_name(format!("{}:{}", name(task), name(object)))
 }
 
 /// User and main group of a name.
@@ -230,11 +243,13 @@ pub(super) fn run(
     })
 }
 
-/// The same for what must not be cancelled.
+/// The same for what must not be cancelled, and leaves nothing behind.
 pub(super) fn run_to_end(plan: &Plan<'_>, deadline: Instant) -> Result<Ending, ObjectError> {
-    run_until(plan, |program| {
+    let ending = run_until(plan, |program| {
         wait_for(&[program.descriptor()], Some(deadline))
-    })
+    });
+    Group::new(plan.group.clone(), false).remove();
+    ending
 }
 
 fn run_until(

@@ -103,6 +103,7 @@ fn claims(spec: &Spec) -> Claims {
     Claims {
         addresses: Vec::new(),
         exclusive: Vec::new(),
+        of_task: Vec::new(),
         fenced: None,
         remarks: Vec::new(),
         start_ms_max: start.as_millis() as u64,

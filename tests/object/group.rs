@@ -1,6 +1,11 @@
 //! A volume group, as far as LVM goes without a device mapper: found by its labels, checked, taken
 //! over by its system id. Where the kernel has a device mapper, the volume is used and let go too.
 
+use std::time::{Duration, Instant};
+
+use standfast::config::Config;
+use standfast::object::kind_rows;
+
 use super::*;
 
 /// A group on two loop devices that belongs to the system `theirs`, and a node whose LVM is
@@ -60,6 +65,34 @@ impl Group {
 const OURS: &str = "global { system_id_source = \"lvmlocal\" }\nlocal { system_id = \"ours\" }\n";
 
 #[test]
+fn one_task_may_have_several_volumes_of_a_group_and_two_tasks_may_not() {
+    let object = |name: &str| {
+        format!(
+            "[[task.object]]\nname = \"{name}\"\nkind = \"device\"\nreservation = \"none\"\n\
+             group = \"vg0\"\ndevice = \"/dev/vg0/{name}\"\n"
+        )
+    };
+    let parse = |between: &str| {
+        let text = format!(
+            "[cluster]\nname = \"t\"\nid = \"0123456789abcdef0123456789abcdef\"\n\
+             detect = \"500ms\"\n[[node]]\nname = \"a\"\nid = 1\n[[task]]\nname = \"one\"\n{}\
+             {between}{}",
+            object("first"),
+            object("second")
+        );
+        Config::parse(&text, &kind_rows())
+            .map(drop)
+            .map_err(|errors| errors.problems()[0].problem.clone())
+    };
+    assert_eq!(parse(""), Ok(()));
+    let refused = parse("[[task]]\nname = \"two\"\n").unwrap_err();
+    assert_eq!(
+        refused,
+        "duplicate group vg0: claimed by one/first and two/second"
+    );
+}
+
+#[test]
 fn a_group_is_taken_over_from_another_system() {
     in_namespaces(|| {
         let group = Group::new(OURS);
@@ -93,24 +126,21 @@ fn a_group_that_cannot_be_taken_over_is_left_as_it_is_and_named() {
     in_namespaces(|| {
         let group = Group::new("global { system_id_source = \"none\" }\n");
         let mut raw = group.object();
-        let refused = |raw: &mut dyn Object| {
-            let soon = std::time::Instant::now() + std::time::Duration::from_secs(2);
-            sentence(&with(|context| raw.start(context, soon)).unwrap_err())
+        let refused = |raw: &mut dyn Object, words: &str| {
+            eventually(words, || {
+                let soon = Instant::now() + Duration::from_secs(5);
+                let error = with(|context| raw.start(context, soon)).unwrap_err();
+                sentence(&error).contains(words).then_some(())
+            });
         };
-        let words = refused(&mut *raw);
-        assert!(words.contains("has no LVM system id"), "{words}");
+        refused(&mut *raw, "has no LVM system id");
         assert_eq!(group.system(), "theirs");
         fs::write(group.place.path("etc/lvm.conf"), OURS).unwrap();
         group.disks[1].lose();
-        let words = refused(&mut *raw);
-        assert!(words.contains("lacks 1 of its physical volumes"), "{words}");
+        refused(&mut *raw, "lacks 1 of its physical volumes");
         group.disks[0].lose();
-        let words = refused(&mut *raw);
-        let expected = format!(
-            "no disk that answers belongs to the volume group {}",
-            group.name
-        );
-        assert_eq!(words, expected);
+        let nothing = "no disk that answers belongs to the volume group";
+        refused(&mut *raw, &format!("{nothing} {}", group.name));
         stop(&mut *raw).unwrap();
         assert_eq!(probe(&mut *raw), Probe::Stopped);
     });

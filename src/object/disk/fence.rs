@@ -95,8 +95,8 @@ impl Fence {
         }
     }
 
-    /// Makes sure of the name of the disk, or of all disks that these parts of the device lie on, and
-    /// takes it for this node alone.
+    /// Makes sure of the name of the disk, or of all disks that these parts of the device lie on,
+    /// and takes it for this node alone.
     pub(super) fn raise(
         &mut self,
         parts: Option<Vec<PathBuf>>,

@@ -6,8 +6,8 @@
 //! used    its pulse, and what the array tells
 //! stop    (the object lets go) -> nobody claims it -> not watched any more
 //! ```
-//! A logical volume is there only between the two: taken with all disks of its group, activated, and
-//! deactivated by the stop.
+//! A logical volume is there only between the two: taken with all disks of its group, activated,
+//! and deactivated by the stop.
 //!
 //! A stop leaves the reservation where it is: until the next owner takes it over nobody else
 //! writes. Whatever may hang on a dead disk runs on a thread set aside.
@@ -105,6 +105,9 @@ impl Disk {
 
     /// Major and minor number of the device, if it is there.
     pub(super) fn number(&self) -> Option<(u32, u32)> {
+        if self.is_inactive() {
+            return None;
+        }
         let number = fs::metadata(&self.spec.device).ok()?.rdev();
         let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
         Some((major as u32, minor as u32))
@@ -202,6 +205,12 @@ impl Disk {
         self.lvm.as_ref().is_some_and(Lvm::is_active)
     }
 
+    /// Is it a logical volume that is no device here? A map that anything uses, if only a file
+    /// system that nobody sees any more, cannot be taken away.
+    fn is_inactive(&self) -> bool {
+        self.lvm.is_some() && !self.is_active()
+    }
+
     /// Goes on watching a disk that was taken before.
     pub(super) fn adopt(&mut self) -> Result<(), ObjectError> {
         self.fence.as_mut().map_or(Ok(()), Fence::adopt)
@@ -267,6 +276,10 @@ impl Disk {
         deadline: Instant,
         missing_is_free: bool,
     ) -> Result<bool, ObjectError> {
+        // What its node still leads to, if to anything, is something else.
+        if self.is_inactive() {
+            return Ok(false);
+        }
         let device = self.spec.device.clone();
         let open = move || {
             let flags = O_EXCL | O_CLOEXEC | O_NONBLOCK;

@@ -49,6 +49,14 @@ impl DiskSpec {
         format!("device {}", self.device.display())
     }
 
+    /// What it needs for its task alone: a group is taken over as a whole.
+    pub(in crate::object) fn of_task(&self) -> Vec<String> {
+        let volume = self.volume.iter();
+        volume
+            .map(|volume| format!("group {}", volume.group()))
+            .collect()
+    }
+
     /// What making sure of the disk adds to the longest start, in milliseconds.
     pub(in crate::object) fn start_ms_max(&self) -> u64 {
         let reserve = if self.is_reserved() {

@@ -68,6 +68,7 @@ pub(super) fn claims(spec: &Spec) -> Claims {
             format!("mount {}", spec.mount.display()),
             spec.disk.exclusive(),
         ],
+        of_task: spec.disk.of_task(),
         start_ms_max: MOUNT_MS_MAX
             + if spec.check { CHECK_MS_MAX } else { 0 }
             + spec.disk.start_ms_max(),

@@ -90,8 +90,8 @@ impl OneDisk {
 }
 
 impl ReservedVolume {
-    /// Takes every disk below the devices, one after the other in the order of their names, which is
-    /// the same on all nodes.
+    /// Takes every disk below the devices, one after the other in the order of their names, which
+    /// is the same on all nodes.
     ///
     /// # Errors
     ///

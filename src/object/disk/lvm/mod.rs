@@ -36,8 +36,10 @@ use report::{COLUMNS, Report, system_id};
 
 /// Longest time of one program of LVM.
 const PROGRAM_MAX: Duration = Duration::from_secs(10);
-/// How long labels are waited for at first: a disk that hangs, and is not the group's, is to hold up
-/// nothing. Doubled until the group is whole.
+/// How long disks of the group are waited for that do not appear or answer.
+const FIND_MAX: Duration = Duration::from_secs(20);
+/// How long labels are waited for at first: a disk that hangs, and is not the group's, is to hold
+/// up nothing. Doubled until the group is whole.
 const PATIENCE_MIN: Duration = Duration::from_millis(100);
 /// Where its programs are.
 const LVM: [&str; 2] = ["/usr/sbin/lvm", "/sbin/lvm"];
@@ -83,16 +85,23 @@ impl Lvm {
     ) -> Result<Vec<PathBuf>, ObjectError> {
         let told = self.call(&["systemid"], Some(context), context.epoch, deadline)?;
         self.own = system_id(&told).ok_or(GroupError::NoSystem)?;
+        let deadline = deadline.min(Instant::now() + FIND_MAX);
         let mut patience = PATIENCE_MIN;
+        let mut lacking: Option<GroupError> = None;
         loop {
             let until = deadline.min(Instant::now() + patience);
             match self.look(context, until, deadline) {
                 // Disks that have not appeared yet, as after a boot, or have not answered.
                 Err(ObjectError::Group(
-                    GroupError::NotFound { .. } | GroupError::Missing { .. },
+                    error @ (GroupError::NotFound { .. } | GroupError::Missing { .. }),
                 )) if Instant::now() + LOOK_AGAIN < deadline => {
+                    lacking = Some(error);
                     patience = ANSWER_MAX.min(patience * 2);
                     context.pause(LOOK_AGAIN, Urgency::Stop)?;
+                }
+                // The deadline has come while that was asked once more.
+                Err(error @ ObjectError::Late { .. }) => {
+                    return Err(lacking.map_or(error, ObjectError::Group));
                 }
                 Err(error) => return Err(error),
                 Ok(report) => {
@@ -111,20 +120,14 @@ impl Lvm {
     ) -> Result<(), ObjectError> {
         let report = self.report(&self.devices, Some(context), context.epoch, deadline)?;
         let group = &report.group;
-        if report.devices != self.devices {
+        if report.devices != self.devices || report.missing > 0 {
             let group = group.clone();
             return Err(GroupError::Changed { group }.into());
         }
+        report.check()?;
         let (name, volume) = (&self.name, self.volume.to_string());
         if report.system != self.own {
-            let words = take_over(&report, &self.own, &self.devices);
-            self.run(&words, Some(context), context.epoch, deadline)?;
-            let from = match report.system.as_str() {
-                "" => "which was nobody's".to_owned(),
-                system => format!("which was {system}'s"),
-            };
-            let text = format!("{name}: took over the volume group {group}, {from}");
-            (context.note)(Class::Info, text);
+            self.take_over(&report, context, deadline)?;
         }
         if report.autoactivated {
             let text = format!(
@@ -142,6 +145,31 @@ impl Lvm {
             }
             context.pause(LOOK_AGAIN, Urgency::Stop)?;
         }
+        Ok(())
+    }
+
+    fn take_over(
+        &self,
+        report: &Report,
+        context: &Context<'_>,
+        deadline: Instant,
+    ) -> Result<(), ObjectError> {
+        let words = take_over(report, &self.own, &self.devices);
+        if let Err(error) = self.run(&words, Some(context), context.epoch, deadline) {
+            // Another object of the task may have been faster with another volume of it.
+            let now = self.report(&self.devices, Some(context), context.epoch, deadline)?;
+            return match now.system == self.own {
+                true => Ok(()),
+                false => Err(error),
+            };
+        }
+        let (name, group) = (&self.name, &report.group);
+        let from = match report.system.as_str() {
+            "" => "which was nobody's".to_owned(),
+            system => format!("which was {system}'s"),
+        };
+        let text = format!("{name}: took over the volume group {group}, {from}");
+        (context.note)(Class::Info, text);
         Ok(())
     }
 
@@ -178,8 +206,10 @@ impl Lvm {
         let words = ["lvchange", "--yes", "-an", &volume];
         if !self.devices.is_empty() {
             let words = with_devices(&words, &self.devices);
-            if self.run(&words, None, epoch, deadline).is_ok() {
-                return Ok(());
+            match self.run(&words, None, epoch, deadline) {
+                Ok(_) => return Ok(()),
+                Err(error @ ObjectError::Late { .. }) => return Err(error),
+                Err(_) => {}
             }
         }
         // Started by an earlier runner, or with another owner's name on it by now.
@@ -264,9 +294,16 @@ impl Lvm {
             .environment(&environment)
             .output(&told);
         let until = deadline.min(Instant::now() + PROGRAM_MAX);
-        let ending = match context {
-            Some(context) => run(&plan, context, Urgency::Stop, until)?,
-            None => run_to_end(&plan, until)?,
+        let (plan, ending) = match context {
+            Some(context) => {
+                let ending = run(&plan, context, Urgency::Stop, until)?;
+                (plan, ending)
+            }
+            None => {
+                let plan = plan.beside(&self.context);
+                let ending = run_to_end(&plan, until)?;
+                (plan, ending)
+            }
         };
         if ending.code() != Some(0) {
             return Err(plan.failed(&ending));

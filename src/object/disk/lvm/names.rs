@@ -43,6 +43,11 @@ impl LogicalVolume {
         })
     }
 
+    /// The group's name.
+    pub(in crate::object) fn group(&self) -> &str {
+        &self.group
+    }
+
     /// What the device mapper calls it: hyphens of the two names are doubled, and one is between.
     pub(super) fn map_name(&self) -> String {
         let doubled = |name: &str| name.replace('-', "--");

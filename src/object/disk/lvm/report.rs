@@ -113,16 +113,24 @@ pub(super) fn system_id(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Of lvm2 2.03.16, with a physical volume that is not there.
+    /// What lvm2 2.03.16 prints, with a physical volume that is not there.
     const TOLD: &str = r#"
   {
       "report": [
           {
               "pv": [
-                  {"pv_name":"/dev/sdc", "vg_name":"vg0", "vg_uuid":"eFgu-1", "vg_systemid":"n1", "vg_exported":"", "vg_lock_type":"", "vg_autoactivation":"enabled", "pv_missing":""},
-                  {"pv_name":"/dev/sda", "vg_name":"", "vg_uuid":"", "vg_systemid":"", "vg_exported":"", "vg_lock_type":"", "vg_autoactivation":"", "pv_missing":""},
-                  {"pv_name":"[unknown]", "vg_name":"vg0", "vg_uuid":"eFgu-1", "vg_systemid":"n1", "vg_exported":"", "vg_lock_type":"", "vg_autoactivation":"enabled", "pv_missing":"missing"},
-                  {"pv_name":"/dev/sdb", "vg_name":"vg0", "vg_uuid":"eFgu-1", "vg_systemid":"n1", "vg_exported":"", "vg_lock_type":"", "vg_autoactivation":"enabled", "pv_missing":""}
+                  {"pv_name":"/dev/sdc", "vg_name":"vg0", "vg_uuid":"eFgu-1", "vg_systemid":"n1",
+                   "vg_exported":"", "vg_lock_type":"", "vg_autoactivation":"enabled",
+                   "pv_missing":""},
+                  {"pv_name":"/dev/sda", "vg_name":"", "vg_uuid":"", "vg_systemid":"",
+                   "vg_exported":"", "vg_lock_type":"", "vg_autoactivation":"",
+                   "pv_missing":""},
+                  {"pv_name":"[unknown]", "vg_name":"vg0", "vg_uuid":"eFgu-1", "vg_systemid":"n1",
+                   "vg_exported":"", "vg_lock_type":"", "vg_autoactivation":"enabled",
+                   "pv_missing":"missing"},
+                  {"pv_name":"/dev/sdb", "vg_name":"vg0", "vg_uuid":"eFgu-1", "vg_systemid":"n1",
+                   "vg_exported":"", "vg_lock_type":"", "vg_autoactivation":"enabled",
+                   "pv_missing":""}
               ]
           }
       ]
