@@ -11,8 +11,12 @@ remarks and holds an example of each kind of object. Files that are there are le
 pub(super) const CHECK: &str = "\
 Checks the configuration and prints every time that follows from it.\n\n\
 Problems come with file, line and what to write instead. With --live this machine is compared \
-with it too: interfaces, disks with their measured latency, watchdog, cgroups, secret. The \
-disk's heartbeat slot of this node is written only while its daemon is down.";
+with it too: interfaces, disks with their measured latency, watchdog, cgroups, secret, and the \
+volume groups of its tasks with what LVM needs for them. The disk's heartbeat slot of this node is \
+written only while its daemon is down.\n\n\
+A volume group needs nodes with LVM system ids (lvmsystemid(7)): `system_id_source = \"uname\"` in \
+/etc/lvm/lvm.conf. Whoever owns its disks takes it over; `vgchange --setautoactivation n` keeps a \
+boot from activating it before.";
 
 /// `status`.
 pub(super) const STATUS: &str = "\
