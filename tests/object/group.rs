@@ -145,3 +145,25 @@ fn a_group_that_cannot_be_taken_over_is_left_as_it_is_and_named() {
         assert_eq!(probe(&mut *raw), Probe::Stopped);
     });
 }
+
+#[test]
+fn a_program_of_lvm_that_hangs_is_not_waited_for() {
+    in_namespaces(|| {
+        let group = Group::new(OURS);
+        let hangs = group.place.path("lvm");
+        fs::write(&hangs, "#!/bin/sh\nexec sleep 1000\n").unwrap();
+        let real = sh("command -v lvm");
+        sh(&format!(
+            "chmod 0755 {0} && mount --bind {0} {real}",
+            hangs.display()
+        ));
+        let mut raw = group.object();
+        let deadline = Instant::now() + Duration::from_millis(200);
+        let error = with(|context| raw.start(context, deadline)).unwrap_err();
+        assert!(matches!(error, ObjectError::Late { .. }), "{error}");
+        stop(&mut *raw).unwrap();
+        assert!(!group.place.group.is_populated(), "it still runs");
+        sh(&format!("umount {real}"));
+        assert_eq!(group.system(), "theirs");
+    });
+}
