@@ -46,7 +46,11 @@ impl DiskSpec {
 
     /// What it needs for itself alone.
     pub(in crate::object) fn exclusive(&self) -> String {
-        format!("device {}", self.device.display())
+        match &self.volume {
+            // Whichever of its two names it was given by.
+            Some(volume) => format!("device /dev/{volume}"),
+            None => format!("device {}", self.device.display()),
+        }
     }
 
     /// What it needs for its task alone: a group is taken over as a whole.
@@ -193,6 +197,10 @@ mod tests {
         let spec = read("group = 'vg0'\nreservation = 'scsi'").unwrap();
         assert_eq!(spec.volume.as_ref().unwrap().to_string(), "vg0/data");
         assert!(spec.start_ms_max() > RESERVE_MS_MAX);
+        assert_eq!(spec.of_task(), ["group vg0"]);
+        let mapped = "device = '/dev/mapper/vg0-data'\ngroup = 'vg0'";
+        let mapped = parse(&mapped.parse().expect("a table")).unwrap();
+        assert_eq!(mapped.exclusive(), spec.exclusive());
         assert!(spec.stop_ms_max() > plain.stop_ms_max());
         let key = |more: &str| read(more).err();
         assert_eq!(key("group = 'vg1'").as_deref(), Some("device"));
