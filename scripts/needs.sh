@@ -23,6 +23,7 @@ need_machines() {
     need_file /bin/busybox busybox-static
     need mkfs.ext4 e2fsprogs
     need mkfs.xfs xfsprogs
+    need lvm lvm2
     need python3 python3
     need gcc gcc
     need_file /usr/include/stdio.h libc6-dev

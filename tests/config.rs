@@ -67,6 +67,7 @@ fn check_ip(parameters: &toml::Table) -> Result<Claims, ParameterError> {
     Ok(Claims {
         addresses,
         exclusive,
+        of_task: Vec::new(),
         start_ms_max: 100,
         stop_ms_max: 100,
         remarks: Vec::new(),

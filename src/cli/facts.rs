@@ -26,6 +26,7 @@ use crate::link::{AreaDisk, Companions, probe_disk};
 use crate::model::{NODES_MAX, NodeId};
 use crate::node::control::{ControlError, Request, ask};
 use crate::node::secret;
+use crate::object::survey;
 use crate::storage::area::{
     AreaError, Blocks, Header, HeaderError, REGION_LEN, Repair, area_bytes, read_header,
 };
@@ -105,6 +106,7 @@ pub(super) fn look(loaded: &Loaded, places: &Places, node: &NodeConfig) -> (Fact
     survey.judge_register();
     let cgroup2_mounted = survey.cgroup2();
     survey.agents();
+    survey.objects();
     let area = area_bytes(NODES_MAX as u8).unwrap_or(0);
     let mut problems = check_host(&loaded.config, node.id, &host, area);
     problems.append(&mut survey.problems);
@@ -193,6 +195,25 @@ impl Survey<'_> {
             let span = self.quoted(name).or_else(|| self.quoted(&fence.agent));
             let problem = self.problem(Severity::Error, problem, remedy);
             self.problems.push(Problem { span, ..problem });
+        }
+    }
+
+    /// What the objects of this node's tasks need here.
+    fn objects(&mut self) {
+        let config = &self.loaded.config;
+        let tasks = config.tasks().iter();
+        for task in tasks.filter(|task| task.nodes.contains(&self.node.id)) {
+            for object in &task.objects {
+                for (severity, remark) in survey(object) {
+                    let owner = format!("{}/{}", task.name, object.name);
+                    let problem = format!("{owner}: {}", remark.problem);
+                    let value = object.parameters.get(&remark.key);
+                    let value = value.and_then(toml::Value::as_str).unwrap_or_default();
+                    let span = self.quoted(value);
+                    let problem = self.problem(severity, problem, remark.remedy);
+                    self.problems.push(Problem { span, ..problem });
+                }
+            }
         }
     }
 

@@ -11,8 +11,12 @@ remarks and holds an example of each kind of object. Files that are there are le
 pub(super) const CHECK: &str = "\
 Checks the configuration and prints every time that follows from it.\n\n\
 Problems come with file, line and what to write instead. With --live this machine is compared \
-with it too: interfaces, disks with their measured latency, watchdog, cgroups, secret. The \
-disk's heartbeat slot of this node is written only while its daemon is down.";
+with it too: interfaces, disks with their measured latency, watchdog, cgroups, secret, and the \
+volume groups of its tasks with what LVM needs for them. The disk's heartbeat slot of this node is \
+written only while its daemon is down.\n\n\
+A volume group needs nodes with LVM system ids (lvmsystemid(7)): `system_id_source = \"uname\"` in \
+/etc/lvm/lvm.conf. Whoever owns its disks takes it over; `vgchange --setautoactivation n` keeps a \
+boot from activating it before.";
 
 /// `status`.
 pub(super) const STATUS: &str = "\
@@ -97,17 +101,17 @@ pub(super) const RESERVATIONS: &str = "\
 Shows who has reserved a disk: for each disk below the device its name, what it can, who holds it, \
 every registered key with whose it is, and which paths of this node answer. Reads only, and \
 needs neither daemon nor configuration. Exits with 1 if a path does not answer.\n\n\
-A volume with `reservation = \"scsi\"` needs a disk that knows write exclusive, registrants only, \
-and keeps it over a loss of power. The name shown is what `identity` takes.";
+A volume or device with `reservation = \"scsi\"` needs a disk that knows write exclusive, \
+registrants only, and keeps it over a loss of power. The name shown is what `identity` takes.";
 
 /// `disk release`.
 pub(super) const RELEASE: &str = "\
 Ends this cluster's reservation of a disk for good, so that anything can write to it: before the \
 disk is given to another use.\n\n\
-A volume's reservation stays when its task stops or its node dies, and the next owner takes it \
-over: in the life of a cluster nothing ever needs to be released. This command takes the \
-reservation from whichever node has it, which cuts that node off, and then lets go of it. Keys \
-that are not this cluster's are never touched.";
+The reservation of a volume or device stays when its task stops or its node dies, and the next \
+owner takes it over: in the life of a cluster nothing ever needs to be released. This command \
+takes the reservation from whichever node has it, which cuts that node off, and then lets go of \
+it. Keys that are not this cluster's are never touched.";
 
 /// `replay`.
 pub(super) const REPLAY: &str = "\

@@ -348,7 +348,7 @@ pub(super) fn release(
         epoch,
     };
     let claim = Claim {
-        device,
+        devices: std::slice::from_ref(&args.device),
         identity: None,
         own,
     };

@@ -27,6 +27,8 @@ pub struct Claims {
     pub addresses: Vec<AddressClaim>,
     /// Names of things no two objects may share, such as `mount /srv/data` or `address 10.0.0.9`.
     pub exclusive: Vec<String>,
+    /// The same of things that objects of one task may share, such as `group vg0`.
+    pub of_task: Vec<String>,
     /// Longest time a start may take, in milliseconds; printed by `check` and used as a deadline.
     pub start_ms_max: u64,
     /// Longest time a stop may take up to the last rung of its ladder, in milliseconds.

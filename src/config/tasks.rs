@@ -30,9 +30,10 @@ const RESTART_DEFAULT: RestartConfig = RestartConfig {
     window: Span::from_ms(600_000),
 };
 
-/// Something that one object claimed for itself alone.
+/// Something that one object claimed for itself alone, or for its task.
 struct Taken {
     claim: String,
+    task: String,
     owner: String,
     span: TextSpan,
 }
@@ -361,22 +362,45 @@ fn check_claims(
     taken: &mut Vec<Taken>,
     problems: &mut Problems,
 ) {
-    for claim in &claims.exclusive {
+    let of_object = claims.exclusive.iter().map(|claim| (claim, false));
+    let of_task = claims.of_task.iter().map(|claim| (claim, true));
+    for (claim, shared) in of_object.chain(of_task) {
         let sort = claim.split(' ').next().unwrap_or_default();
         let span = parameter_span(section, sort).unwrap_or_else(|| place.clone());
-        if let Some(first) = taken.iter().find(|first| first.claim == *claim) {
+        let others = |first: &&Taken| !shared || first.task != within.task;
+        let first = taken
+            .iter()
+            .filter(others)
+            .find(|first| first.claim == *claim);
+        if let Some(first) = first {
             let problem = format!("duplicate {claim}: claimed by {} and {owner}", first.owner);
-            let remedy = format!("give each object its own {sort}, or remove one of the two");
+            let remedy = match shared {
+                true => format!("put both into one task, or give each its own {sort}"),
+                false => format!("give each object its own {sort}, or remove one of the two"),
+            };
             let problem = Problem::error(span, problem, remedy);
             problems.push(problem.and_at(first.span.clone(), format!("of {}", first.owner)));
         } else {
             taken.push(Taken {
                 claim: claim.clone(),
+                task: within.task.to_owned(),
                 owner: owner.to_owned(),
                 span,
             });
         }
     }
+    check_interfaces(section, claims, place, owner, within, problems);
+}
+
+/// An address needs an interface on each node that may have it.
+fn check_interfaces(
+    section: &Section<'_>,
+    claims: &Claims,
+    place: &TextSpan,
+    owner: &str,
+    within: &Within<'_>,
+    problems: &mut Problems,
+) {
     for claim in &claims.addresses {
         for (name, _) in claim.interfaces.iter().filter(|(name, _)| name != "*") {
             let span = key_span(section, name).unwrap_or_else(|| place.clone());

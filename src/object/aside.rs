@@ -70,6 +70,15 @@ impl<T: Send + 'static> Aside<T> {
         answer.ok()
     }
 
+    /// The answer of a call that was begun, waited for until the deadline.
+    pub(super) fn await_answer(&mut self, deadline: Instant) -> Option<T> {
+        let answer = self.pending.as_ref()?.recv_timeout(left(deadline));
+        if !matches!(answer, Err(RecvTimeoutError::Timeout)) {
+            self.pending = None;
+        }
+        answer.ok()
+    }
+
     /// Waits for a call that an earlier caller gave up on; its answer is of no use any more.
     pub(super) fn settle(&mut self, deadline: Instant) -> Result<(), NoAnswer> {
         let Some(receiver) = &self.pending else {

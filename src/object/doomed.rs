@@ -8,36 +8,23 @@
 use std::fs;
 use std::path::Path;
 
+use super::holders;
+
 /// Bit of SIGKILL, number 9, in the masks of pending signals.
 const KILL: u64 = 1 << 8;
-
-/// Groups inside groups that are looked into.
-const DEPTH_MAX: usize = 8;
 
 /// Is every process of the control group and of those inside it doomed? False if one cannot be
 /// looked at.
 pub(super) fn all_in(group: &Path) -> bool {
-    inside(group, DEPTH_MAX)
+    let processes = holders::processes_in(group);
+    processes.is_ok_and(|processes| processes.into_iter().all(is_doomed))
 }
 
-fn inside(group: &Path, depth: usize) -> bool {
-    let Ok(processes) = fs::read_to_string(group.join("cgroup.procs")) else {
-        return false;
-    };
-    if !processes.lines().all(is_doomed) {
-        return false;
-    }
-    let Ok(entries) = fs::read_dir(group) else {
-        return false;
-    };
-    let mut groups = entries.flatten().filter(|entry| entry.path().is_dir());
-    groups.all(|entry| depth > 0 && inside(&entry.path(), depth - 1))
-}
-
-fn is_doomed(process: &str) -> bool {
-    let Ok(mut threads) = fs::read_dir(Path::new("/proc").join(process).join("task")) else {
+fn is_doomed(process: u32) -> bool {
+    let place = Path::new("/proc").join(process.to_string());
+    let Ok(mut threads) = fs::read_dir(place.join("task")) else {
         // Ended meanwhile.
-        return !Path::new("/proc").join(process).exists();
+        return !place.exists();
     };
     threads.all(|thread| {
         let status = thread.map(|thread| fs::read_to_string(thread.path().join("status")));
@@ -90,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_process_that_runs_is_not_doomed_and_one_that_is_gone_is() {
-        assert!(!is_doomed(&std::process::id().to_string()));
-        assert!(is_doomed("4194305"), "beyond the largest process id");
+        assert!(!is_doomed(std::process::id()));
+        assert!(is_doomed(4_194_305), "beyond the largest process id");
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 
 use standfast_sys::Failed;
 
+use super::disk::GroupError;
 use crate::storage::reservation::VolumeError;
 
 /// Why a start or stop did not succeed.
@@ -46,6 +47,9 @@ pub enum ObjectError {
     /// The disk was not reserved.
     #[error(transparent)]
     Reservation(Box<VolumeError>),
+    /// The volume group cannot be used.
+    #[error(transparent)]
+    Group(#[from] GroupError),
     /// The array refuses this node.
     #[error("fenced: the array refuses writes to {device}, another node has reserved it")]
     Fenced {

@@ -35,6 +35,7 @@ interface = "eth1"                         # or by node: { node1 = "eth1", node2
         check: |parameters| parse(parameters).map(|claim| claims(&claim)),
     },
     build,
+    survey: |_| Vec::new(),
 };
 
 /// Longest time for the guard to add an address and announce it.
@@ -110,6 +111,7 @@ fn claims(claim: &AddressClaim) -> Claims {
     Claims {
         addresses: vec![claim.clone()],
         exclusive: vec![format!("address {}", claim.address)],
+        of_task: Vec::new(),
         start_ms_max: START_MS_MAX,
         stop_ms_max: STOP_MS_MAX,
         fenced: None,

@@ -10,6 +10,8 @@
 
 mod aside;
 mod context;
+mod device;
+mod disk;
 mod doomed;
 mod error;
 mod holders;
@@ -30,11 +32,12 @@ pub use context::{
     AddressKeeper, AddressOf, BuildContext, Cancel, Context, Notice, Notices, Permit, Urgency,
     Woke, wait_for,
 };
+pub use disk::GroupError;
 pub use error::ObjectError;
 pub use standfast_sys::sentence;
 
-use crate::config::ObjectConfig;
-use crate::config::kind::Kind;
+use crate::config::kind::{Kind, Remark};
+use crate::config::{ObjectConfig, Severity};
 use crate::engine::Class;
 
 /// What a look at an object says.
@@ -157,10 +160,26 @@ pub struct ObjectKind {
     pub row: Kind,
     /// Makes one from parameters that passed the row's check.
     pub build: fn(&ObjectConfig, BuildContext) -> Box<dyn Object>,
+    /// What should be known of this machine before one with these parameters, which passed the
+    /// row's check, is started on it. May take seconds; changes nothing.
+    pub survey: fn(&toml::Table) -> Vec<(Severity, Remark)>,
 }
 
 /// All kinds, in the order of the manual.
-pub const KINDS: &[ObjectKind] = &[ip::KIND, volume::KIND, process::KIND, script::KIND];
+pub const KINDS: &[ObjectKind] = &[
+    ip::KIND,
+    volume::KIND,
+    device::KIND,
+    process::KIND,
+    script::KIND,
+];
+
+/// What should be known of this machine before the object is started on it.
+#[must_use]
+pub fn survey(config: &ObjectConfig) -> Vec<(Severity, Remark)> {
+    let kind = KINDS.iter().find(|kind| kind.row.name == config.kind);
+    kind.map_or_else(Vec::new, |kind| (kind.survey)(&config.parameters))
+}
 
 /// What the configuration needs to read objects.
 #[must_use]

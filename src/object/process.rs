@@ -49,6 +49,7 @@ stop_within = "5s"                         # the default; then KILL
         check: |parameters| parse(parameters).map(|spec| claims(&spec)),
     },
     build,
+    survey: |_| Vec::new(),
 };
 
 /// How long a program may take to be ready, if nothing is said.
@@ -166,6 +167,7 @@ fn claims(spec: &Spec) -> Claims {
     Claims {
         addresses: Vec::new(),
         exclusive: Vec::new(),
+        of_task: Vec::new(),
         fenced: None,
         remarks: Vec::new(),
         start_ms_max: (SPAWN_WITHIN + ready).as_millis() as u64,

@@ -32,7 +32,10 @@ const QUOTE_CHARS: usize = 160;
 pub(super) struct Plan<'a> {
     command: &'a [String],
     group: PathBuf,
+    /// Where it writes, its errors always.
     output: PathBuf,
+    /// Where it writes the rest, anew each time.
+    told: Option<&'a Path>,
     environment: Vec<(String, String)>,
     directory: Option<&'a Path>,
     user: Option<&'a str>,
@@ -57,6 +60,7 @@ impl<'a> Plan<'a> {
             command,
             group,
             output,
+            told: None,
             environment,
             directory: None,
             user: None,
@@ -78,18 +82,36 @@ impl<'a> Plan<'a> {
         self
     }
 
+    /// Runs beside the task's group, not in it: the guard lets nothing live in there once the node
+    /// has no right to the task. Only for what takes away and cannot write to what the task owns.
+    pub(super) fn beside(mut self, context: &BuildContext) -> Plan<'a> {
+        self.group = beside(&context.cgroup, &self.group);
+        self
+    }
+
+    /// Its output, but not its errors, is all that will be in this file.
+    pub(super) fn output(mut self, told: &'a Path) -> Plan<'a> {
+        self.told = Some(told);
+        self
+    }
+
     /// Starts it and lets it run.
     pub(super) fn spawn(&self) -> Result<Program, ObjectError> {
         let group = Cgroup::create(&self.group)?;
-        let output = open_output(&self.output)?;
+        let errors = open_output(&self.output)?;
+        let told = self.told.map(|path| {
+            let what = format!("write {}", path.display());
+            File::create(path).map_err(ObjectError::file(what))
+        });
+        let told = told.transpose()?;
         let process = Spawn {
             command: self.command,
             group: &group,
             environment: &self.environment,
             directory: self.directory.unwrap_or(Path::new("/")),
             user: self.user.map(ids_of).transpose()?,
-            output: output.as_fd(),
-            errors: output.as_fd(),
+            output: told.as_ref().unwrap_or(&errors).as_fd(),
+            errors: errors.as_fd(),
         }
         .start()?;
         Ok(Program {
@@ -106,6 +128,12 @@ impl<'a> Plan<'a> {
             ending: ending.with_last_line(&self.output),
         }
     }
+}
+
+/// A group for one object. No task has a name like this.
+fn beside(task: &Path, object: &Path) -> PathBuf {
+    let name = |group: &Path| group.file_name().unwrap_or_default().display().to_string();
+    task.with_file_name(format!("{}:{}", name(task), name(object)))
 }
 
 /// User and main group of a name.
@@ -210,12 +238,30 @@ pub(super) fn run(
     urgency: Urgency,
     deadline: Instant,
 ) -> Result<Ending, ObjectError> {
+    run_until(plan, |program| {
+        context.wait(&[program.descriptor()], urgency, deadline)
+    })
+}
+
+/// The same for what must not be cancelled, and leaves nothing behind.
+pub(super) fn run_to_end(plan: &Plan<'_>, deadline: Instant) -> Result<Ending, ObjectError> {
+    let ending = run_until(plan, |program| {
+        wait_for(&[program.descriptor()], Some(deadline))
+    });
+    Group::new(plan.group.clone(), false).remove();
+    ending
+}
+
+fn run_until(
+    plan: &Plan<'_>,
+    mut wait: impl FnMut(&Program) -> Woke,
+) -> Result<Ending, ObjectError> {
     let mut program = plan.spawn()?;
     loop {
         if let Some(ending) = program.ended() {
             return Ok(ending);
         }
-        let error = match context.wait(&[program.descriptor()], urgency, deadline) {
+        let error = match wait(&program) {
             Woke::Ready(_) => continue,
             Woke::Cancelled => ObjectError::Cancelled,
             Woke::Late => ObjectError::late(format!("{} did not end", plan.command[0])),
@@ -253,6 +299,17 @@ impl Group {
         match Cgroup::open_existing(&self.path)? {
             Some(group) => Ok(group.is_populated()?),
             None => Ok(false),
+        }
+    }
+
+    /// The processes in it and in those inside it.
+    pub(super) fn processes(&self) -> Result<Vec<u32>, ObjectError> {
+        match Cgroup::open_existing(&self.path)? {
+            None => Ok(Vec::new()),
+            Some(group) => {
+                let what = format!("list the processes of {}", self.path.display());
+                holders::processes_in(group.path()).map_err(ObjectError::file(what))
+            }
         }
     }
 

@@ -47,6 +47,7 @@ interval = "10s"                           # the default
         check: |parameters| parse(parameters).map(|spec| claims(&spec)),
     },
     build,
+    survey: |_| Vec::new(),
 };
 
 /// How long a start or stop may take, if nothing is said.
@@ -102,6 +103,7 @@ fn claims(spec: &Spec) -> Claims {
     Claims {
         addresses: Vec::new(),
         exclusive: Vec::new(),
+        of_task: Vec::new(),
         fenced: None,
         remarks: Vec::new(),
         start_ms_max: start.as_millis() as u64,

@@ -216,6 +216,29 @@ fn check_live_looks_at_this_machine() {
 }
 
 #[test]
+fn check_names_what_stands_against_a_volume_group() {
+    let place = Place::with_cluster();
+    let file = place.path("etc/cluster.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let with = |device: &str| {
+        let object = "[[task]]\nname = \"db\"\n[[task.object]]\nname = \"raw\"\nkind = \"device\"\n\
+                      reservation = \"scsi\"\ngroup = \"no-such-group\"\n";
+        fs::write(&file, format!("{text}\n{object}device = \"{device}\"\n")).unwrap();
+    };
+    with("/dev/sdb");
+    place
+        .run(&["check"])
+        .exits(2)
+        .says("`/dev/sdb` is not a volume of the group `no-such-group`")
+        .says("such as device = \"/dev/no-such-group/data\"");
+    with("/dev/no-such-group/data");
+    place.run(&["check", "--strict"]).exits(0);
+    let nothing = "db/raw: no disk that answers belongs to the volume group no-such-group";
+    let ran = place.run(&["check", "--live", "--node", "a"]);
+    ran.says(nothing).says("pvs --foreign");
+}
+
+#[test]
 fn help_teaches_and_usage_is_exit_2() {
     let place = Place::new();
     place

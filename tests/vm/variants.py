@@ -1,9 +1,10 @@
-"""The same faults on other clusters: another file system, a partition, a third node."""
+"""The same faults on other clusters: another file system, a partition, a logical volume, no file
+system, a third node."""
 
-from rig.cluster import HEARTBEATS, now
+from rig.cluster import DATA, HEARTBEATS, by_id, now
 from rig.guest import until
-from scenarios import (await_writes, expect, finish, needs, paused, power_cut, refuse_late, report,
-                       report_gap)
+from scenarios import (await_writes, expect, finish, move_back, needs, paused, power_cut,
+                       refuse_late, report, report_gap, setting, storage_path_cut, unchanged)
 
 
 def xfs_power_cut(cluster):
@@ -20,6 +21,54 @@ def xfs_paused(cluster):
 def partition(cluster):
     """The volume is a partition: the disk that it lies on is reserved, and the rest is the same."""
     power_cut(cluster)
+
+
+def raw_device(cluster):
+    """No file system: a program has the disk itself. Its runner is killed, and the next one knows
+    that it is in use. Its node loses power: taken over, and moved back as planned; the array has
+    refused whatever came late, and nobody of the task had it open after a stop."""
+    before, start = cluster.standing(), now()
+    owner = cluster.owner()
+    runner = owner.roles()["runner"]
+    owner.must(f"kill -KILL {runner}")
+    until("another runner", lambda: owner.roles().get("runner") not in (None, 0, runner))
+    cluster.await_whole()
+    unchanged(cluster, before)
+    cluster.check_owners(start)
+    power_cut(cluster)
+    owner, heir, start = setting(cluster)
+    move_back(cluster, heir)
+    moved = now()
+    opened = owner.must(f"disk=$(readlink -f {by_id(DATA)}); "
+                        "ls -l /proc/[0-9]*/fd 2>/dev/null | grep \"> $disk$\" || true")
+    expect(not opened, f"the former owner has the device open: {opened}")
+    await_writes(cluster)
+    refuse_late(owner, moved)
+    finish(cluster, start)
+
+
+def lvm(cluster):
+    """An ext4 on a logical volume. The owner loses power while a disk of the heir that has nothing
+    to do with it hangs: the heir takes over disk and group. Then the owner's path to the disk
+    fails: what is left of the volume there is taken away without the disk, and after the way back
+    nobody else has it."""
+    _, heir, _ = setting(cluster)
+    heir.spare.hold_requests()
+    power_cut(cluster)
+    heir.spare.heal()
+    storage_path_cut(cluster)
+    owner, other, _ = setting(cluster)
+    expect(system_of_group(other) == owner.name, "the group is not its owner's")
+    expect(is_active(owner) and not is_active(other), "a former owner still has the volume")
+
+
+def is_active(node):
+    """Has this node the device of the logical volume?"""
+    return "vg0-data" in node.must("dmsetup ls")
+
+
+def system_of_group(node):
+    return node.must("lvm vgs --foreign --noheadings -o systemid vg0 2>/dev/null").strip()
 
 
 def three_nodes(cluster):
@@ -82,6 +131,8 @@ def successor(cluster, *gone):
 needs(xfs_power_cut, filesystem="xfs")
 needs(xfs_paused, filesystem="xfs")
 needs(partition, filesystem="partition")
+needs(raw_device, filesystem="raw")
+needs(lvm, filesystem="lvm")
 needs(three_nodes, nodes=3)
 
-ALL = [xfs_power_cut, xfs_paused, partition, three_nodes]
+ALL = [xfs_power_cut, xfs_paused, partition, raw_device, lvm, three_nodes]

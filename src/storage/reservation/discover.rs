@@ -86,15 +86,39 @@ pub enum DiscoverError {
 ///
 /// It is none, or sysfs does not know it.
 pub fn disks_below(device: &Path, roots: &Roots) -> Result<Vec<Disk>, DiscoverError> {
+    let mut leaves = BTreeSet::new();
+    add_leaves(device, roots, &mut leaves)?;
+    Ok(Tree { roots }.group(leaves))
+}
+
+/// The disks below several devices, each once.
+///
+/// # Errors
+///
+/// As of [`disks_below`], of the first that has one.
+pub(super) fn disks_below_all(
+    devices: &[PathBuf],
+    roots: &Roots,
+) -> Result<Vec<Disk>, DiscoverError> {
+    let mut leaves = BTreeSet::new();
+    for device in devices {
+        add_leaves(device, roots, &mut leaves)?;
+    }
+    Ok(Tree { roots }.group(leaves))
+}
+
+fn add_leaves(
+    device: &Path,
+    roots: &Roots,
+    leaves: &mut BTreeSet<String>,
+) -> Result<(), DiscoverError> {
     let failed = |source| DiscoverError::Io {
         path: device.to_owned(),
         source,
     };
     let node = fs::canonicalize(device).map_err(failed)?;
     let name = kernel_name(&node, roots).map_err(failed)?;
-    let mut leaves = BTreeSet::new();
-    Tree { roots }.leaves(&name, 0, &mut leaves)?;
-    Ok(Tree { roots }.group(leaves))
+    Tree { roots }.leaves(&name, 0, leaves)
 }
 
 /// The place in sysfs of the SCSI path that a device is, or is a partition of; none for anything

@@ -19,22 +19,36 @@ const OFFLINE: &str = "offline\n";
 /// And of one that works.
 const RUNNING: &str = "running\n";
 
-/// Takes the disk of a device away and writes down at `kept` how it is given back: first, so that
-/// it is not forgotten. Nothing happens to a device that is not a path itself.
+/// Takes the disks of these devices away and writes down at `kept` how they are given back: first,
+/// so that it is not forgotten. Nothing happens to a device that is not a path itself.
 ///
 /// # Errors
 ///
-/// The device is not known, or the kernel refuses.
-pub(super) fn take_offline(device: &Path, roots: &Roots, kept: &Path) -> io::Result<()> {
-    let Some(path) = path_itself(device, roots).map_err(io::Error::other)? else {
-        return Ok(());
-    };
-    let state = path.join("device/state");
-    fs::write(kept, state.as_os_str().as_encoded_bytes())?;
-    fs::write(state, OFFLINE)
+/// A device is not known, or the kernel refuses; the others are taken all the same.
+pub(super) fn take_offline(devices: &[PathBuf], roots: &Roots, kept: &Path) -> io::Result<()> {
+    let mut trouble = Ok(());
+    let mut states: Vec<PathBuf> = Vec::new();
+    for device in devices {
+        match path_itself(device, roots) {
+            Ok(Some(path)) => states.push(path.join("device/state")),
+            Ok(None) => {}
+            Err(error) => trouble = Err(io::Error::other(error)),
+        }
+    }
+    if states.is_empty() {
+        return trouble;
+    }
+    let lines = states.iter().map(|state| format!("{}\n", state.display()));
+    fs::write(kept, lines.collect::<String>())?;
+    for state in states {
+        if let Err(error) = fs::write(state, OFFLINE) {
+            trouble = Err(error);
+        }
+    }
+    trouble
 }
 
-/// Was a disk taken away and not given back? So says the file at `kept`.
+/// Was a disk taken away and not given back? So says the file at `kept`, a line for each.
 #[must_use]
 pub fn is_offline(kept: &Path) -> bool {
     kept.exists()
@@ -46,14 +60,16 @@ pub fn is_offline(kept: &Path) -> bool {
 ///
 /// The kernel refuses; it is still to be given back.
 pub fn bring_online(kept: &Path) -> io::Result<()> {
-    let state = match fs::read_to_string(kept) {
-        Ok(state) => PathBuf::from(state),
+    let states = match fs::read_to_string(kept) {
+        Ok(states) => states,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    // A path that has gone has nothing to give back.
-    if fs::read_to_string(&state).is_ok_and(|state| state == OFFLINE) {
-        fs::write(&state, RUNNING)?;
+    for state in states.lines() {
+        // A path that has gone has nothing to give back.
+        if fs::read_to_string(state).is_ok_and(|state| state == OFFLINE) {
+            fs::write(state, RUNNING)?;
+        }
     }
     fs::remove_file(kept)
 }
@@ -61,6 +77,7 @@ pub fn bring_online(kept: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::slice::from_ref;
 
     use super::*;
 
@@ -94,7 +111,7 @@ mod tests {
         let kept = directory.path().join("kept");
         let says = || fs::read_to_string(&state).unwrap();
         for device in ["sdb", "sdb1"] {
-            take_offline(&roots.dev.join(device), &roots, &kept).unwrap();
+            take_offline(&[roots.dev.join(device)], &roots, &kept).unwrap();
             assert_eq!((&*says(), is_offline(&kept)), (OFFLINE, true));
             bring_online(&kept).unwrap();
             assert_eq!((&*says(), is_offline(&kept)), (RUNNING, false));
@@ -102,10 +119,21 @@ mod tests {
     }
 
     #[test]
+    fn several_are_taken_though_one_of_them_is_gone() {
+        let (directory, roots, state) = tree();
+        let kept = directory.path().join("kept");
+        let devices = ["sdx", "sdb1", "dm-0"].map(|name| roots.dev.join(name));
+        take_offline(&devices, &roots, &kept).unwrap_err();
+        assert_eq!(fs::read_to_string(&state).unwrap(), OFFLINE);
+        bring_online(&kept).unwrap();
+        assert_eq!(fs::read_to_string(&state).unwrap(), RUNNING);
+    }
+
+    #[test]
     fn what_lies_on_others_is_left_alone() {
         let (directory, roots, state) = tree();
         let kept = directory.path().join("kept");
-        take_offline(&roots.dev.join("dm-0"), &roots, &kept).unwrap();
+        take_offline(&[roots.dev.join("dm-0")], &roots, &kept).unwrap();
         assert!(!is_offline(&kept));
         assert_eq!(fs::read_to_string(&state).unwrap(), RUNNING);
     }
@@ -113,12 +141,12 @@ mod tests {
     #[test]
     fn a_path_that_was_changed_meanwhile_is_left_as_it_is() {
         let (directory, roots, state) = tree();
-        let kept = directory.path().join("kept");
-        take_offline(&roots.dev.join("sdb"), &roots, &kept).unwrap();
+        let (kept, disk) = (directory.path().join("kept"), roots.dev.join("sdb"));
+        take_offline(from_ref(&disk), &roots, &kept).unwrap();
         fs::write(&state, "blocked\n").unwrap();
         bring_online(&kept).unwrap();
         assert_eq!(fs::read_to_string(&state).unwrap(), "blocked\n");
-        take_offline(&roots.dev.join("sdb"), &roots, &kept).unwrap();
+        take_offline(from_ref(&disk), &roots, &kept).unwrap();
         fs::remove_file(&state).unwrap();
         bring_online(&kept).unwrap();
         assert!(!is_offline(&kept));

@@ -1,5 +1,5 @@
-//! All disks below one device: a logical volume may lie on several, and is owned when all of them
-//! are.
+//! All disks below one or several devices: a logical volume may lie on several disks, and is owned
+//! when all of them are.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use standfast_sys::scsi::Identity;
 
-use super::discover::{DiscoverError, Disk, Roots, disks_below};
+use super::discover::{DiscoverError, Disk, Roots, disks_below, disks_below_all};
 use super::error::TakeError;
 use super::keeper::{Found, Keeper};
 use super::key::{ClusterTag, Key, KeyEpoch, Whose};
@@ -45,17 +45,18 @@ pub enum VolumeError {
 /// What is to be owned by whom.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim<'a> {
-    /// The device: a disk, partition, map or logical volume.
-    pub device: &'a Path,
+    /// The device: a disk, partition, map or logical volume. Several where a thing that is used as
+    /// a whole lies on several, such as a volume group.
+    pub devices: &'a [PathBuf],
     /// The name its disk must have.
     pub identity: Option<&'a Identity>,
     /// This node's key for the task's epoch.
     pub own: Key,
 }
 
-/// A device whose disks this node owns.
+/// Devices whose disks this node owns.
 pub struct ReservedVolume {
-    device: PathBuf,
+    devices: Vec<PathBuf>,
     roots: Roots,
     patience: Duration,
     polls: u32,
@@ -89,8 +90,8 @@ impl OneDisk {
 }
 
 impl ReservedVolume {
-    /// Takes every disk below the device, one after the other in the order of their names, which is
-    /// the same on all nodes.
+    /// Takes every disk below the devices, one after the other in the order of their names, which
+    /// is the same on all nodes.
     ///
     /// # Errors
     ///
@@ -118,17 +119,17 @@ impl ReservedVolume {
     }
 
     fn of(claim: Claim<'_>, roots: &Roots, patience: Duration) -> Result<Self, VolumeError> {
-        let mut found = disks_below(claim.device, roots)?;
+        let mut found = disks_below_all(claim.devices, roots)?;
         found.sort_by(|one, other| one.identity.cmp(&other.identity));
         if claim.identity.is_some() && found.len() > 1 {
             return Err(VolumeError::SeveralDisks {
-                device: claim.device.display().to_string(),
+                device: shown(claim.devices),
                 disks: found.len(),
             });
         }
         let open = |disk: &Disk| OneDisk::new(disk, claim.own, patience);
         Ok(ReservedVolume {
-            device: claim.device.to_owned(),
+            devices: claim.devices.to_vec(),
             roots: roots.clone(),
             patience,
             polls: 0,
@@ -157,7 +158,7 @@ impl ReservedVolume {
         self.disks.iter().all(|disk| disk.keeper.answers())
     }
 
-    /// Takes the disk from everybody on this node, for the array does not keep them from writing;
+    /// Takes the disks from everybody on this node, for the array does not keep them from writing;
     /// `kept` is where it is written down until it is given back. Nothing happens to a device that
     /// lies on others.
     ///
@@ -165,12 +166,12 @@ impl ReservedVolume {
     ///
     /// The disk is not known, or the kernel refuses.
     pub fn take_offline(&self, kept: &Path) -> io::Result<()> {
-        super::offline::take_offline(&self.device, &self.roots, kept)
+        super::offline::take_offline(&self.devices, &self.roots, kept)
     }
 
     /// Paths that have come since are to be registered before anybody writes by them.
     fn search(&mut self) {
-        let Ok(found) = disks_below(&self.device, &self.roots) else {
+        let Ok(found) = disks_below_all(&self.devices, &self.roots) else {
             return;
         };
         for disk in &mut self.disks {
@@ -185,18 +186,18 @@ impl ReservedVolume {
         }
     }
 
-    /// The key with which a node of this cluster holds the first of the device's disks, if one
+    /// The key with which a node of this cluster holds the first of the devices' disks, if one
     /// does: for who has lost his own word of it.
     ///
     /// # Errors
     ///
     /// The disks are not known.
     pub fn held_by(
-        device: &Path,
+        devices: &[PathBuf],
         cluster: ClusterTag,
         patience: Duration,
     ) -> Result<Option<Key>, VolumeError> {
-        let disks = disks_below(device, &Roots::default())?;
+        let disks = disks_below_all(devices, &Roots::default())?;
         let Some(first) = disks.first() else {
             return Ok(None);
         };
@@ -259,11 +260,11 @@ impl ReservedVolume {
         Ok(latest)
     }
 
-    /// Is the device the one that the claim names? Reads only.
+    /// Are the disks those that the claim names? Reads only.
     ///
     /// # Errors
     ///
-    /// It is not, or no path tells.
+    /// One is not, or no path tells.
     pub fn check_name(claim: Claim<'_>, patience: Duration) -> Result<(), VolumeError> {
         let mut volume = ReservedVolume::of(claim, &Roots::default(), patience)?;
         for disk in &mut volume.disks {
@@ -301,4 +302,12 @@ impl ReservedVolume {
         }
         Ok(())
     }
+}
+
+fn shown(devices: &[PathBuf]) -> String {
+    let all: Vec<String> = devices
+        .iter()
+        .map(|device| device.display().to_string())
+        .collect();
+    all.join(", ")
 }

@@ -223,6 +223,22 @@ impl fmt::Display for Place<'_> {
     }
 }
 
+/// Has everything that was written to a block device put on its medium, or in the array's protected
+/// cache. Waits as long as the disk does.
+///
+/// # Errors
+///
+/// The device cannot be opened, or a write has failed that nobody was told of yet.
+pub fn write_back(path: &Path) -> Result<(), Failed> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(path);
+    let file = file.naming("open", path.display())?;
+    file.sync_all()
+        .naming("write what is cached of", path.display())
+}
+
 /// Makes the kernel forget what it has cached of a block device, after writing what of that is
 /// still dirty. As long as anybody has the device open, even only to watch it, the kernel keeps
 /// what was once read: from a shared disk, what it was before the last owner wrote.

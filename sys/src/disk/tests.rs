@@ -243,3 +243,17 @@ fn what_was_cached_of_a_shared_disk_is_forgotten() {
     let refused = forget_cached(&image).unwrap_err();
     assert_eq!(refused.errno(), Some(libc::ENOTTY));
 }
+
+#[test]
+fn what_was_written_to_a_device_is_put_on_its_medium() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = directory.path().join("image");
+    fs::write(&image, vec![1; MIB as usize]).unwrap();
+    let device = LoopDevice::attach(&image).unwrap();
+    let file = File::options().write(true).open(device.path()).unwrap();
+    file.write_all_at(&[2; 4096], 0).unwrap();
+    write_back(device.path()).unwrap();
+    assert_eq!(fs::read(&image).unwrap()[..4096], [2; 4096]);
+    let refused = write_back(&directory.path().join("none")).unwrap_err();
+    assert_eq!(refused.errno(), Some(libc::ENOENT));
+}

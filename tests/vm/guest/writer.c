@@ -1,4 +1,4 @@
-/* The program whose writes are audited: stamps block after block of a ring in a file.
+/* The program whose writes are audited: stamps block after block of a ring in a file or on a disk.
  *
  *   writer FILE BLOCKS    epoch from STANDFAST_EPOCH, node from STANDFAST_NODE
  *
@@ -10,7 +10,7 @@
  * lies at place N mod BLOCKS. A new epoch begins with APART blocks right after the last one it
  * found: a write of an earlier owner that arrives late falls upon them, and shows. O_DIRECT and
  * O_DSYNC, so that each number is on the disk before the next is written. Every STIR blocks a small
- * file is made, renamed and removed, to keep the file system's journal busy.
+ * file is made, renamed and removed, to keep the file system's journal busy, if there is one.
  *
  * The ring must be as long as it will ever be, without holes: the file system has nothing left to
  * decide when a block is written.
@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define MAGIC 0x7265746972576653ull
@@ -90,6 +91,9 @@ int main(int count, char **words)
 	int file = open(words[1], O_RDWR | O_DIRECT | O_DSYNC);
 	if (file < 0 || posix_memalign((void **)&block, BLOCK, BLOCK))
 		return fail(words[1]);
+	struct stat what;
+	if (fstat(file, &what))
+		return fail("look at the ring");
 	memset(block, 0, BLOCK);
 	struct stamp stamp = { MAGIC, strtoull(epoch, NULL, 10), newest(file, blocks), 0, 0 };
 	memset(block, 0, BLOCK);
@@ -101,7 +105,7 @@ int main(int count, char **words)
 			return fail("write");
 		if (stamp.number - stamp.found <= APART)
 			continue;
-		if (stamp.number % STIR == 0 && !stir(words[1], stamp.number))
+		if (S_ISREG(what.st_mode) && stamp.number % STIR == 0 && !stir(words[1], stamp.number))
 			return fail("stir");
 		usleep(PAUSE_US);
 	}

@@ -73,20 +73,12 @@ device = "{beat}"
 [[task]]
 name = "web"
 
-[[task.object]]
-name = "data"
-kind = "volume"
-step = 1
-device = "{data}"
-mount = "/srv/data"
-filesystem = "{filesystem}"
-{volume}
-
+{data}
 [[task.object]]
 name = "writer"
 kind = "process"
 step = 2
-command = ["/rig/writer", "/srv/data/ring", "{blocks}"]
+command = ["/rig/writer", "{ring}", "{blocks}"]
 
 [[task.object]]
 name = "echo"
@@ -100,6 +92,15 @@ kind = "ip"
 step = 3
 address = "{service}/24"
 interface = "svc0"
+"""
+
+
+# Each node's name is its system id, and there is no udev.
+LVM_CONF = """
+global { system_id_source = "uname" }
+activation { udev_sync = 0 udev_rules = 0 monitoring = 0 }
+devices { obtain_device_list_from_udev = 0 }
+backup { backup = 0 archive = 0 }
 """
 
 
@@ -123,11 +124,11 @@ class Settings:
         self.nodes = nodes
 
     def toml(self):
-        part = "-part1" if self.filesystem.offset else ""
         nodes = "".join(NODE.format(number=number) for number in range(1, self.nodes + 1))
         return CONFIG.format(detect=self.detect, watchdog=self.watchdog, beat=by_id(BEAT),
-                             data=by_id(DATA) + part, volume=self.volume, blocks=RING_BLOCKS,
-                             filesystem=self.filesystem.name, service=SERVICE, nodes=nodes)
+                             data=self.filesystem.object(by_id(DATA), self.volume),
+                             ring=self.filesystem.ring(by_id(DATA)), blocks=RING_BLOCKS,
+                             service=SERVICE, nodes=nodes)
 
     def sizes(self):
         """Of the volumes, by their number."""
@@ -250,6 +251,7 @@ class Cluster:
         self.client = Client(self.switch, {node.mac: node.name for node in self.nodes})
         self.nodes[0].must(f"standfast --node n1 disk format {by_id(BEAT)} --yes --force "
                            "--register compare-and-write")
+        self.settings.filesystem.prepare(self.nodes[0], by_id(DATA))
         for node in self.nodes:
             node.must("touch /var/lib/enabled && sync")
             node.must("setsid /rig/service >/dev/null 2>&1 & true")
@@ -423,5 +425,6 @@ def make_images(directory, settings):
     files = {
         "/etc/standfast/cluster.toml": (settings.toml().encode(), 0o644),
         "/etc/standfast/secret": (f"{SECRET}\n".encode(), 0o600),
+        "/etc/lvm/lvm.conf": (LVM_CONF.encode(), 0o644),
     }
     return image.build(directory, settings.binaries, files)

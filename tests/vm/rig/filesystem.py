@@ -1,6 +1,8 @@
-"""File systems of the data volume: how one is made, where a file of it lies, whether it is sound.
+"""What the data volume holds: how it is made, where the ring lies in it, whether it is sound, and
+which object of the task it is.
 
-Each is made in an image, on the whole of it or in a partition. Nothing is mounted on this host.
+File systems are made in an image, on the whole of it or in a partition. Nothing is mounted on this
+host.
 """
 
 import re
@@ -14,22 +16,56 @@ PARTITION = MIB
 SECTOR = 512
 # Of a partition in the table of a PC.
 LINUX = 0x83
+# Where the data of a physical volume begins, and the length of an extent.
+EXTENTS = MIB
+EXTENT = 4 * MIB
+
+VOLUME = """
+[[task.object]]
+name = "data"
+kind = "volume"
+step = 1
+device = "{device}"
+mount = "/srv/data"
+filesystem = "{filesystem}"
+{more}
+"""
+
+DEVICE = """
+[[task.object]]
+name = "data"
+kind = "device"
+step = 1
+device = "{device}"
+{more}
+"""
 
 
-class Ext4:
-    """`offset` is where it begins in the image, in bytes; 0 means that there is no partition."""
+class FileSystem:
+    """One that is mounted where the task runs, with the ring in its root."""
 
+    def object(self, disk, more):
+        """The object of the task, on the disk with this path, with one more line."""
+        return VOLUME.format(device=disk, filesystem=self.name, more=more)
+
+    def ring(self, _disk):
+        """Where the writer finds the ring."""
+        return "/srv/data/ring"
+
+    def prepare(self, node, disk):
+        """Does on a node what cannot be done to an image, before the cluster is formed."""
+
+
+class Ext4(FileSystem):
     name = "ext4"
     size = 96 * MIB
-
-    def __init__(self, offset=0):
-        self.offset = offset
+    # Where it begins in the image, in bytes.
+    offset = 0
 
     def make(self, image, directory):
         """Makes the image, with what lies in this directory in the file system's root."""
         blocks = (self.size - self.offset) // BLOCK
-        first = table(self.offset // SECTOR, blocks * BLOCK // SECTOR) if self.offset else b""
-        fresh(image, self.size, first)
+        fresh(image, self.size, self.head(blocks * BLOCK))
         run(["mkfs.ext4", "-q", "-F", "-b", str(BLOCK), "-E", f"offset={self.offset}",
              "-d", str(directory), str(image), str(blocks)])
 
@@ -42,15 +78,47 @@ class Ext4:
         """What the file system's own check says while it is not mounted; empty if it is clean."""
         return complaint(["fsck.ext4", "-fn", self._part(image)])
 
+    def head(self, _length):
+        """What is before it in the image."""
+        return b""
+
     def _part(self, image):
         return f"{image}?offset={self.offset}"
 
 
-class Xfs:
+class Partition(Ext4):
+    """An ext4 in a partition."""
+
+    offset = PARTITION
+
+    def object(self, disk, more):
+        return super().object(f"{disk}-part1", more)
+
+    def head(self, length):
+        return table(self.offset // SECTOR, length // SECTOR)
+
+
+class Logical(Ext4):
+    """An ext4 that fills the only volume of a group on one disk."""
+
+    size = EXTENTS + 24 * EXTENT
+    offset = EXTENTS
+
+    def object(self, _disk, more):
+        return super().object("/dev/vg0/data", f'group = "vg0"\n{more}')
+
+    def prepare(self, node, disk):
+        """Nothing of the volume is wiped: it holds the file system already."""
+        node.must(f"lvm pvcreate --yes --dataalignment {EXTENTS}b {disk} && "
+                  f"lvm vgcreate --physicalextentsize {EXTENT}b --setautoactivation n vg0 {disk} && "
+                  "lvm lvcreate --yes --activate n --zero n --wipesignatures n --name data "
+                  "--extents 100%FREE vg0", 60)
+
+
+class Xfs(FileSystem):
     name = "xfs"
     # mkfs.xfs takes no less than 300 MB.
     size = 320 * MIB
-    offset = 0
 
     def make(self, image, directory):
         fresh(image, self.size)
@@ -72,8 +140,35 @@ class Xfs:
         return complaint(["xfs_repair", "-n", "-f", str(image)])
 
 
+class Raw:
+    """No file system: the writer has the device itself, and its ring fills it."""
+
+    size = 32 * MIB
+
+    def object(self, disk, more):
+        return DEVICE.format(device=disk, more=more)
+
+    def ring(self, disk):
+        return disk
+
+    def prepare(self, _node, _disk):
+        pass
+
+    def make(self, image, directory):
+        fresh(image, self.size)
+        blocks = (directory / "ring").stat().st_size // BLOCK
+        assert blocks * BLOCK == self.size, f"a ring of {blocks} blocks does not fill the device"
+
+    def places(self, _image, _name):
+        return range(0, self.size, BLOCK)
+
+    def check(self, _image):
+        return ""
+
+
 # By the names that a cluster's settings choose them by.
-FILE_SYSTEMS = {"ext4": Ext4(), "partition": Ext4(PARTITION), "xfs": Xfs()}
+FILE_SYSTEMS = {"ext4": Ext4(), "partition": Partition(), "xfs": Xfs(), "raw": Raw(),
+                "lvm": Logical()}
 
 
 def fresh(image, size, first=b""):

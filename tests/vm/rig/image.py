@@ -20,14 +20,16 @@ ROOT = HERE.parent.parent
 # Modules by role: those loaded first, and those that the role's script loads later.
 COMMON = ["virtio_pci", "virtio_console", "virtio_net", "virtio_blk", "crc32c_generic", "ext4"]
 MODULES = {
-    "node": (COMMON + ["virtio_scsi", "sd_mod", "sg", "xfs", "i6300esb", "softdog"], []),
+    "node": (COMMON + ["virtio_scsi", "sd_mod", "sg", "xfs", "dm_mod", "i6300esb",
+                       "softdog"], []),
     "target": (COMMON, ["target_core_mod", "target_core_iblock", "iscsi_target_mod"]),
 }
 # What the modules need and `depends` in their .modinfo does not name.
 BESIDES = {"ext4": ["crc32c_generic"], "sd_mod": ["crct10dif_generic", "t10_pi"]}
 
 PROGRAMS = {
-    "node": ["/usr/bin/sg_persist", "/usr/bin/sg_raw", "/usr/sbin/fsck.ext4", "/usr/sbin/fsck"],
+    "node": ["/usr/bin/sg_persist", "/usr/bin/sg_raw", "/usr/sbin/fsck.ext4", "/usr/sbin/fsck",
+             "/usr/sbin/lvm", "/usr/sbin/dmsetup"],
     "target": [],
 }
 SIGNATURE = b"~Module signature appended~\n"

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use crate::storage::reservation::discover::disks_below_all;
 use crate::storage::reservation::{DiscoverError, Disk, Roots, Transport, disks_below};
 
 /// Page 83h with one NAA 6 name that ends in this byte.
@@ -130,6 +131,22 @@ fn a_map_and_what_lies_on_it_lead_to_all_paths() {
         tree.seen("mapper/data"),
         [seen(1, &["sda", "sdb", "sde"]), seen(2, &["sdc", "sdd"])]
     );
+}
+
+#[test]
+fn what_lies_on_several_devices_has_each_disk_once() {
+    let tree = Tree::new();
+    for (path, last) in [("sda", 1), ("sdb", 1), ("sdc", 2)] {
+        tree.path(path, Some(last));
+    }
+    let below = |names: &[&str]| {
+        let names = names.iter().map(|name| tree.at(&format!("dev/{name}")));
+        disks_below_all(&names.collect::<Vec<_>>(), &tree.roots())
+    };
+    let disks = below(&["sdc", "sda1", "sdb"]).unwrap();
+    let paths: Vec<usize> = disks.iter().map(|disk| disk.paths.len()).collect();
+    assert_eq!(paths, [2, 1]);
+    assert!(below(&["sdc", "absent"]).is_err());
 }
 
 #[test]

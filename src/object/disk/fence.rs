@@ -1,4 +1,4 @@
-//! The array's part in a volume: reserved before it is written to, watched while it is mounted.
+//! The array's part in a shared disk: reserved before it is written to, watched while it is used.
 //!
 //! ```text
 //! raise   the disk has the right name -> taken -> watched by a thread of its own
@@ -6,10 +6,10 @@
 //! told    what the thread has seen; an eviction ends the task
 //! ask     is it still this node's, right now?
 //! rest    not watched any more; the reservation stays for the heir to take over
-//! online  a disk that was taken from everybody here is given back, once nothing is mounted
+//! online  a disk that was taken from everybody here is given back, once nothing uses it
 //! ```
-//! The key is kept in a file of the run directory, so that a runner that was restarted goes on with
-//! it.
+//! The key is kept in a file of the run directory, with the devices whose disks were taken with it,
+//! so that a runner that was restarted goes on with them.
 
 use std::fs;
 use std::io;
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use standfast_sys::scsi::Identity;
 
-use super::spec::Spec;
+use super::spec::DiskSpec;
 use super::watching::{Asked, Watching};
 use crate::engine::Class;
 use crate::model::{NodeId, TaskIndex};
@@ -39,10 +39,13 @@ const POLLS: u32 = 10;
 /// Between two questions whose disk it is.
 const ASK_AGAIN: Duration = Duration::from_millis(10);
 
-/// The reservation of one volume, or at least the name that its disk must have.
+/// The reservation of one device, or at least the name that its disk must have.
 pub(super) struct Fence {
     name: String,
+    /// What the object uses.
     device: PathBuf,
+    /// What it lies on, as far as that had to be found out: the device itself, or all of a group.
+    parts: Vec<PathBuf>,
     identity: Option<Identity>,
     reserved: bool,
     task: TaskIndex,
@@ -59,8 +62,8 @@ pub(super) struct Fence {
 }
 
 impl Fence {
-    /// None for a volume without either.
-    pub(super) fn new(name: &str, spec: &Spec, context: &BuildContext) -> Option<Fence> {
+    /// None for a device without either.
+    pub(super) fn new(name: &str, spec: &DiskSpec, context: &BuildContext) -> Option<Fence> {
         if !spec.is_reserved() && spec.identity.is_none() {
             return None;
         }
@@ -68,6 +71,7 @@ impl Fence {
         Some(Fence {
             name: name.to_owned(),
             device: spec.device.clone(),
+            parts: vec![spec.device.clone()],
             identity: spec.identity.clone(),
             reserved: spec.is_reserved(),
             task: context.task,
@@ -85,19 +89,22 @@ impl Fence {
 
     fn claim(&self, own: Key) -> Claim<'_> {
         Claim {
-            device: &self.device,
+            devices: &self.parts,
             identity: self.identity.as_ref(),
             own,
         }
     }
 
-    /// Makes sure of the disk's name and takes it for this node alone.
+    /// Makes sure of the name of the disk, or of all disks that these parts of the device lie on,
+    /// and takes it for this node alone.
     pub(super) fn raise(
         &mut self,
+        parts: Option<Vec<PathBuf>>,
         context: &Context<'_>,
         deadline: Instant,
     ) -> Result<(), ObjectError> {
         self.rest(deadline);
+        self.parts = parts.unwrap_or_else(|| vec![self.device.clone()]);
         let own = Key {
             cluster: self.cluster,
             node: self.node,
@@ -128,7 +135,7 @@ impl Fence {
         let text = format!("{}: reserved {} in {ms:.1} ms", self.name, volume.words());
         (context.note)(Class::Info, text);
         // Without the file a restarted runner asks the disk.
-        let _ = fs::write(&self.key_file, format!("{:#018x}\n", own.number()));
+        let _ = fs::write(&self.key_file, words_of(own, &self.parts));
         self.watch(volume)
     }
 
@@ -141,8 +148,11 @@ impl Fence {
             let device = self.device.display().to_string();
             return Err(ObjectError::Fenced { device });
         }
-        let own = match self.kept_key() {
-            Some(own) => own,
+        let own = match self.kept() {
+            Some((own, parts)) => {
+                self.parts = parts;
+                own
+            }
             None => self.key_on_disk()?,
         };
         let volume = ReservedVolume::adopt(self.claim(own), self.patience)?;
@@ -153,19 +163,19 @@ impl Fence {
         key.cluster == self.cluster && key.node == self.node
     }
 
-    fn kept_key(&self) -> Option<Key> {
+    /// The key that was written down, and for what.
+    fn kept(&self) -> Option<(Key, Vec<PathBuf>)> {
         let text = fs::read_to_string(&self.key_file).ok()?;
-        let digits = text.trim().strip_prefix("0x")?;
-        let key = Key::read(u64::from_str_radix(digits, 16).ok()?)?;
-        Some(key).filter(|key| self.is_mine(*key))
+        let (key, parts) = read_words(&text)?;
+        Some((key, parts)).filter(|(key, _)| self.is_mine(*key))
     }
 
     fn key_on_disk(&self) -> Result<Key, ObjectError> {
-        let held = ReservedVolume::held_by(&self.device, self.cluster, self.patience)?;
+        let held = ReservedVolume::held_by(&self.parts, self.cluster, self.patience)?;
         held.filter(|key| self.is_mine(*key)).ok_or_else(|| {
             let device = self.device.display();
             ObjectError::Unexpected(format!(
-                "{device} is mounted, but not reserved for this node"
+                "{device} is in use, but not reserved for this node"
             ))
         })
     }
@@ -240,5 +250,40 @@ impl Fence {
 impl Drop for Fence {
     fn drop(&mut self) {
         self.rest(Instant::now());
+    }
+}
+
+/// A line with the key, and one for each device.
+fn words_of(key: Key, parts: &[PathBuf]) -> String {
+    let parts = parts.iter().map(|part| format!("{}\n", part.display()));
+    format!("{:#018x}\n{}", key.number(), parts.collect::<String>())
+}
+
+fn read_words(text: &str) -> Option<(Key, Vec<PathBuf>)> {
+    let mut lines = text.lines();
+    let digits = lines.next()?.strip_prefix("0x")?;
+    let key = Key::read(u64::from_str_radix(digits, 16).ok()?)?;
+    let parts: Vec<PathBuf> = lines.map(PathBuf::from).collect();
+    Some((key, parts)).filter(|(_, parts)| !parts.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_read_as_it_was_written_down_and_half_of_it_is_not() {
+        let key = Key {
+            cluster: ClusterTag::new(&[7; 16]),
+            node: NodeId::new(3).unwrap(),
+            epoch: KeyEpoch::new(9),
+        };
+        let parts = vec![PathBuf::from("/dev/sdb"), PathBuf::from("/dev/mapper/x")];
+        let text = words_of(key, &parts);
+        assert_eq!(read_words(&text), Some((key, parts)));
+        let first = text.lines().next().unwrap();
+        for cut in [first, "0x48", "", "naa.6\n/dev/sdb\n"] {
+            assert_eq!(read_words(cut), None, "{cut}");
+        }
     }
 }
