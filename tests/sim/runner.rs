@@ -43,8 +43,12 @@ impl World {
         }
     }
 
-    /// The runner is connected to a core and says what it finds; earlier work is lost.
+    /// The runner is connected to a core and says what it finds, after all that an earlier core has
+    /// ordered; earlier work is lost.
     pub(crate) fn hello(&mut self, i: usize, runner: u64, core: u64) {
+        if self.runner_waits(i, Ev::Hello { runner, core }) {
+            return;
+        }
         let node = &mut self.nodes[i];
         if node.runner_life != runner || node.core_life != core || !node.runner_up {
             return;
