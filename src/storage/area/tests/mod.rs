@@ -4,6 +4,7 @@
 mod blocks;
 mod compare;
 mod record;
+mod words;
 
 use std::cell::{Cell, RefCell};
 use std::io;
