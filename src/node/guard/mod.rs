@@ -22,6 +22,7 @@ mod children;
 mod clients;
 mod control;
 mod fall;
+mod farewell;
 mod interfaces;
 mod plan;
 mod rights;
@@ -32,8 +33,10 @@ mod supervisor;
 mod thread;
 mod watchdog;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -43,7 +46,8 @@ use standfast_sys::socket::SeqListener;
 use tracing::Level;
 
 pub use control::Control;
-pub use fall::{Farewell, LastRung, Reset, SysRq};
+pub use fall::{LastRung, Reset, SysRq};
+pub use farewell::{Farewell, Speaker};
 pub use plan::{AddressPlan, Plan, TaskPlan};
 pub use said::{Ear, Said, Voice, queue};
 pub use thread::{Guard, Parts, SetupError};
@@ -53,9 +57,11 @@ use self::said::with_cause;
 use self::start::StartError;
 use self::supervisor::{Supervisor, Threads};
 use super::options::{NoName, Options};
-use super::page::WatchdogKind;
-use super::paths;
-use crate::config::Config;
+use super::page::{WatchdogKind, word};
+use super::{paths, secret};
+use crate::config::{Config, LinkKind};
+use crate::frame::Keyring;
+use crate::model::NodeId;
 use crate::time::Span;
 
 /// Scheduling priority of the threads `guard` and `watchdog`, `SCHED_FIFO` 1..=99: above the core,
@@ -158,12 +164,13 @@ fn start_and_run(
         &watchdog.source,
         watchdog.timeout,
         config.timing().detect,
-        page,
+        page.clone(),
         control,
         &voice,
     )?;
     if watchdog.self_fence && petter.as_ref().is_some_and(is_real) {
-        guard.arm(last_rung(options, config, &node, boot, &voice));
+        let start = page.words()[word::START].load(Ordering::Acquire) as u32;
+        guard.arm(last_rung(options, config, &node, (boot, start), &voice));
     }
     let threads = start_threads(guard, petter, &voice)?;
     report_refusals(&voice);
@@ -186,7 +193,7 @@ fn last_rung(
     options: &Options,
     config: &Config,
     node: &str,
-    boot: u128,
+    (boot, start): (u128, u32),
     voice: &Voice,
 ) -> LastRung {
     let told = |what: &str, error: std::io::Error| {
@@ -198,20 +205,54 @@ fn last_rung(
             error,
         )
     });
-    let path = config.node(node).map(|node| {
-        let cluster = &config.cluster().id;
-        paths::last_words(&options.state_dir, cluster, node.id)
-    });
-    let farewell = path.and_then(|path| {
-        let made = Farewell::prepare(&path, fall::kernel_log());
-        made.map_err(|error| told("a reset will not be explained", error))
-            .ok()
-    });
+    let farewell = config
+        .node(node)
+        .map(|node| farewell(options, config, node.id, start, voice));
     LastRung {
         reset: reset.ok().map(|reset| Box::new(reset) as Box<dyn Reset>),
         farewell,
         boot: boot.to_be_bytes(),
     }
+}
+
+/// Prepares to keep the reason of a reset: in a file, and on every disk of the node.
+fn farewell(
+    options: &Options,
+    config: &Config,
+    node: NodeId,
+    start: u32,
+    voice: &Voice,
+) -> Farewell {
+    let told = |error: std::io::Error| {
+        voice.line(
+            Level::WARN,
+            format!("a reset will not be explained: {error}"),
+        );
+    };
+    let mut farewell = Farewell::default();
+    let cluster = config.cluster();
+    let path = paths::last_words(&options.state_dir, &cluster.id, node);
+    if let Err(error) = farewell.keep_in(&path, farewell::kernel_log()) {
+        told(error);
+    }
+    // Without the secret the core will not start either, and says so.
+    let Ok(secret) = secret::read(Path::new(&cluster.secret)) else {
+        return farewell;
+    };
+    let speaker = Speaker {
+        cluster: cluster.id,
+        node,
+        start,
+        keyring: Keyring::new(&secret, &cluster.id),
+    };
+    for (link, path) in config.links_of(node) {
+        if let LinkKind::Disk { .. } = link.kind
+            && let Err(error) = farewell.keep_on(path.into(), speaker.clone())
+        {
+            told(error);
+        }
+    }
+    farewell
 }
 
 fn start_threads(
