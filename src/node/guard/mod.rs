@@ -6,6 +6,7 @@
 //! guard       real-time: page -> rule -> release; holds addresses; asks for nothing that can block
 //! watchdog    real-time: pets the hardware while the guard's permission lasts
 //! log         writes the log, closes what takes its time
+//! farewell    keeps why this node resets itself; one thread for the file, one for each disk
 //!
 //!        page (lease, grants, progress)          pet_until
 //!  core ------------------------------> guard --------------> watchdog
@@ -223,17 +224,15 @@ fn farewell(
     start: u32,
     voice: &Voice,
 ) -> Farewell {
-    let told = |error: std::io::Error| {
-        voice.line(
-            Level::WARN,
-            format!("a reset will not be explained: {error}"),
-        );
+    let told = |place: &dyn std::fmt::Display, error: std::io::Error| {
+        let line = format!("a reset will not be explained in {place}: {error}");
+        voice.line(Level::WARN, line);
     };
     let mut farewell = Farewell::default();
     let cluster = config.cluster();
     let path = paths::last_words(&options.state_dir, &cluster.id, node);
     if let Err(error) = farewell.keep_in(&path, farewell::kernel_log()) {
-        told(error);
+        told(&path.display(), error);
     }
     // Without the secret the core will not start either, and says so.
     let Ok(secret) = secret::read(Path::new(&cluster.secret)) else {
@@ -249,7 +248,7 @@ fn farewell(
         if let LinkKind::Disk { .. } = link.kind
             && let Err(error) = farewell.keep_on(path.into(), speaker.clone())
         {
-            told(error);
+            told(&path, error);
         }
     }
     farewell
