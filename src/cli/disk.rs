@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use standfast_sys::disk::DirectDisk;
@@ -15,7 +16,7 @@ use crate::link::AreaDisk;
 use crate::model::NODES_MAX;
 use crate::storage::area::{
     self, AreaError, AreaReport, Found, Geometry, HeaderError, HeartbeatReport, NodeReport,
-    read_header, survey,
+    WordsReport, read_header, survey,
 };
 
 /// What a disk without an area holds; none if that is nothing.
@@ -107,6 +108,7 @@ fn print(
             writeln!(out, "No node has written to it yet.")?;
         }
         print_nodes(&report.nodes, named, out)?;
+        print_last_words(&report.nodes, named, out)?;
     }
     if let Some(newest) = newest {
         let alone = report
@@ -184,6 +186,41 @@ fn print_nodes(nodes: &[NodeReport], named: &Named<'_>, out: &mut dyn Write) -> 
     }
 }
 
+fn print_last_words(
+    nodes: &[NodeReport],
+    named: &Named<'_>,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let now = SystemTime::now();
+    let said = |report: &NodeReport| Some((report.node, report.last_words.clone()?));
+    for (at, (node, said)) in nodes.iter().filter_map(said).enumerate() {
+        if at == 0 {
+            writeln!(out, "\nLast words:")?;
+        }
+        let (node, said) = (named.node(node), last_words(&said, now, named));
+        writeln!(out, "  {node} {said}")?;
+    }
+    Ok(())
+}
+
+/// `reset itself 42 s ago at epoch 17: ...; tasks db`. How long ago is left out where, by this
+/// node's clock, it is yet to come.
+fn last_words(said: &WordsReport, now: SystemTime, named: &Named<'_>) -> String {
+    let then = said.wall_ms.map(Duration::from_millis);
+    let then = then.and_then(|since| SystemTime::UNIX_EPOCH.checked_add(since));
+    let past = then.and_then(|then| now.duration_since(then).ok());
+    let ago = past.map_or_else(String::new, |past| {
+        format!(" {}", words::ago(Some(past.as_secs_f64() * 1e3)))
+    });
+    let (epoch, reason) = (said.epoch, said.reason);
+    let names: Vec<String> = said.tasks.iter().map(|task| named.task(*task)).collect();
+    let tasks = match names.as_slice() {
+        [] => String::new(),
+        names => format!("; tasks {}", names.join(", ")),
+    };
+    format!("reset itself{ago} at epoch {epoch}: {reason}{tasks}")
+}
+
 fn json_report(
     device: &Path,
     report: &AreaReport,
@@ -196,6 +233,7 @@ fn json_report(
             "name": named.node(node.node),
             "heartbeat": node.heartbeat.as_ref().map(|heartbeat| heartbeat_json(heartbeat, named)),
             "block": node.block,
+            "last_words": node.last_words.as_ref().map(|words| words_json(words, named)),
         })
     });
     json!({
@@ -218,5 +256,13 @@ fn heartbeat_json(heartbeat: &HeartbeatReport, named: &Named<'_>) -> Value {
         .map(|(task, state)| (named.task(*task), words::state(*state).into()))
         .collect();
     value["tasks"] = states.into();
+    value
+}
+
+/// With names of tasks in place of their numbers.
+fn words_json(words: &WordsReport, named: &Named<'_>) -> Value {
+    let mut value = json!(words);
+    let tasks = words.tasks.iter().map(|task| named.task(*task));
+    value["tasks"] = tasks.collect();
     value
 }

@@ -166,6 +166,22 @@ impl Engine {
                     (self.stuck(task, Then::Failed(epoch)), Class::Critical, text)
                 }
             }
+            // What was stuck has had its pause before it was stopped.
+            (
+                Local::Stopping {
+                    op: mine,
+                    then: Then::Failed(epoch),
+                    forced: true,
+                },
+                None,
+            ) if mine == op => (
+                Local::Failed {
+                    epoch,
+                    retry: self.now,
+                },
+                Class::Notice,
+                format!("{name} stopped"),
+            ),
             (Local::Stopping { op: mine, then, .. }, None) if mine == op => (
                 self.after_stop(task, then),
                 Class::Notice,

@@ -44,6 +44,8 @@ pub enum Purpose {
     Message,
     /// What is said before a node is a member: the join handshake.
     Join,
+    /// Why a node resets itself, left on a disk.
+    LastWords,
 }
 
 impl Purpose {
@@ -55,13 +57,14 @@ impl Purpose {
 
 /// One context per purpose, in the order of [`Purpose`]: constant, and used nowhere else, as
 /// BLAKE3's `derive_key` asks.
-const CONTEXTS: [&str; 6] = [
+const CONTEXTS: [&str; 7] = [
     "standfast 2026-01-01 tag key 1: frame",
     "standfast 2026-01-01 tag key 1: register block",
     "standfast 2026-01-01 tag key 1: disk area header",
     "standfast 2026-01-01 tag key 1: view",
     "standfast 2026-01-01 tag key 1: message",
     "standfast 2026-01-01 tag key 1: join",
+    "standfast 2026-01-01 tag key 1: last words",
 ];
 
 /// Who made a tag.
@@ -172,7 +175,7 @@ mod tests {
         for (i, key) in ring.purposes.iter().enumerate() {
             assert!(!ring.purposes[..i].contains(key), "{}", CONTEXTS[i]);
         }
-        assert_eq!(Purpose::Join.index(), CONTEXTS.len() - 1);
+        assert_eq!(Purpose::LastWords.index(), CONTEXTS.len() - 1);
     }
 
     #[test]

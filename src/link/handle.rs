@@ -50,6 +50,12 @@ impl LinkHandle {
         self.inbox.wake();
     }
 
+    /// Does it take packets? A network does, a disk does not.
+    #[must_use]
+    pub fn carries_mail(&self) -> bool {
+        self.inbox.carries_mail
+    }
+
     /// Has a packet sent, with the link's own number in it, after the frame if one waits. A disk
     /// ignores it. At most [`MAIL_MAX`] wait; the oldest of them makes room. Never blocks.
     pub fn mail(&self, packet: &Packet) {

@@ -99,7 +99,7 @@ pub mod word {
     pub const PETS_LATE: usize = 26;
     /// Start whose watchdog was told of.
     pub const WATCHDOG_TOLD: usize = 27;
-    /// Why the node resets itself.
+    /// Why the node resets itself; 0 = it does not. Else the core writes no frames to disks.
     pub const FALL: usize = 28;
     /// First of the tasks' states.
     pub const TASK_STATES: usize = 64;

@@ -6,9 +6,14 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::rig::{Place, overwrite};
+use standfast::frame::Keyring;
+use standfast::storage::area::{Geometry, SECTOR_LEN, StoredWords, encode_words};
+use standfast::storage::last_words::{LastWords, Reason};
+use standfast::time;
+
+use crate::rig::{Place, node, overwrite};
 
 /// Enough for an area of 64 nodes.
 const ENOUGH: u64 = 4 << 20;
@@ -291,4 +296,73 @@ fn a_disk_without_reservations_is_named_as_such() {
         .run(&["disk", "reservations", "/dev/no-such-device"])
         .exits(6)
         .warns("lsblk");
+}
+
+/// The bytes that these hexadecimal digits say.
+fn bytes<const N: usize>(digits: &str) -> [u8; N] {
+    let digits = digits.trim();
+    assert_eq!(digits.len(), 2 * N);
+    std::array::from_fn(|at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).unwrap())
+}
+
+#[test]
+fn why_a_node_reset_itself_is_shown_to_the_others() {
+    let place = Place::with_cluster();
+    place.configure(
+        "\n[[task]]\nname = \"db\"\n\n[[task.object]]\nname = \"db\"\nkind = \"process\"\n\
+         command = [\"/bin/sleep\", \"9\"]\n",
+    );
+    let image = place.image(ENOUGH);
+    let show = ["disk", "show", image.to_str().unwrap()];
+    let json = || place.run(&[&show[..], &["--json"]].concat()).json();
+    format(&place, show[2], &["--yes"]).exits(0);
+    let header = &json()["header"];
+    let (cluster, nonce) = (&header["cluster"], &header["nonce"]);
+    let secret = fs::read_to_string(place.path("etc/secret")).unwrap();
+    let cluster = bytes(cluster.as_str().unwrap());
+    let keyring = Keyring::new(&bytes(&secret), &cluster);
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now_ms = since.unwrap().as_millis() as u64;
+    let words = LastWords {
+        reason: Reason::NotStopped,
+        boot: [7; 16],
+        epoch: 17,
+        tasks: 1,
+        at: time::Instant(9_000_000_000),
+    };
+    let offset = Geometry::new(64).unwrap().last_words(node(2)).unwrap();
+    let say = |wall_ms: u64| {
+        let (start, mut sector) = (3, [0; SECTOR_LEN]);
+        let stored = StoredWords {
+            words,
+            start,
+            wall_ms,
+        };
+        let nonce = bytes(nonce.as_str().unwrap());
+        encode_words(&nonce, node(2), &stored, &keyring, &mut sector);
+        overwrite(&image, offset, &sector);
+    };
+    let why = "at epoch 17: what it ran could not be stopped, and its lease was over; tasks db";
+    say(now_ms - 3_600_000);
+    let ran = place.run(&show).exits(0);
+    ran.says("b reset itself 1h").says(&format!(" ago {why}"));
+    let report = json();
+    let told = &report["nodes"][0];
+    assert_eq!(
+        (&told["name"], &told["heartbeat"]),
+        (&"b".into(), &().into())
+    );
+    let told = &told["last_words"];
+    assert_eq!(told["reason"], words.reason.words());
+    assert_eq!(told["tasks"], serde_json::json!(["db"]));
+    assert_eq!(told["wall_ms"], now_ms - 3_600_000);
+    for unclear in [0, now_ms + 3_600_000, u64::MAX] {
+        say(unclear);
+        let ran = place.run(&show).exits(0);
+        ran.says(&format!("b reset itself {why}"));
+    }
+    overwrite(&image, offset + 40, &[0xff; 8]);
+    let ran = place.run(&show).exits(1);
+    let ran = ran.says("last words of node 2: damaged");
+    assert!(!ran.out.contains("reset itself"));
 }

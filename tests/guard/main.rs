@@ -2,10 +2,11 @@
 //! root. The test is the core (it writes the page) and the runner (it asks on guard.sock).
 
 mod daemon;
+mod disks;
 mod rig;
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -357,10 +358,12 @@ fn a_node_that_cannot_let_go_says_why_and_resets_itself_once() {
         let disk = stuck::Disk::new();
         let mut rig = Rig::new();
         let path = rig.run_dir().join("last-words");
+        let mut farewell = Farewell::default();
+        farewell.keep_in(&path, None).unwrap();
         let resets = Arc::new(AtomicU32::new(0));
         let guard = rig.guard_that_falls(LastRung {
             reset: Some(Box::new(Counted(resets.clone()))),
-            farewell: Some(Farewell::prepare(&path, None).unwrap()),
+            farewell: Some(farewell),
             boot: [7; 16],
         });
         rig.grant(0b01);
@@ -465,6 +468,11 @@ mod stuck {
 
     impl Disk {
         pub(super) fn new() -> Disk {
+            Disk::frozen_after(|_| ())
+        }
+
+        /// What the file system holds is made before it freezes.
+        pub(super) fn frozen_after(fill: impl FnOnce(&Path)) -> Disk {
             let directory = tempfile::tempdir().unwrap();
             let image = directory.path().join("image");
             std::fs::File::create(&image)
@@ -479,11 +487,12 @@ mod stuck {
                 image.display(),
                 disk.mount().display()
             ));
+            fill(&disk.mount());
             run(&format!("fsfreeze -f {}", disk.mount().display()));
             disk
         }
 
-        fn mount(&self) -> PathBuf {
+        pub(super) fn mount(&self) -> PathBuf {
             self.directory.path().join("mount")
         }
 

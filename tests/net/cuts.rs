@@ -1,5 +1,7 @@
 //! Cables and disks that are lost, alone and together, and come back.
 
+use standfast::node::page::word;
+
 use crate::rig::lab::{Lab, Wish};
 use crate::rig::node::{ALL_WIRES, HEARTBEATS, Wire};
 use crate::rig::software::Service;
@@ -21,6 +23,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         Scenario::new("owner_cut_off_from_everything", volume, cut_off),
         Scenario::new("owner_cut_off_but_seen_by_clients", echo, cut_off_but_seen).quick(),
         Scenario::new("standby_cut_off_from_everything", echo, standby_cut_off),
+        Scenario::new("falling_node_writes_no_frames", echo, falling).quick(),
     ]
 }
 
@@ -153,6 +156,37 @@ fn standby_cut_off(lab: &mut Lab) -> Result<(), Trouble> {
     must_move(lab, &verdict, 0)?;
     lab.nodes[standby].wire(&ALL_WIRES, true)?;
     set_disks(lab, &[standby], true)?;
+    lab.settle()?;
+    let verdict = lab.probe.since(from);
+    must_move(lab, &verdict, 0)
+}
+
+/// A node whose guard falls is heard by cable and not on the disk, where a frame would wipe what
+/// the guard leaves there.
+fn falling(lab: &mut Lab) -> Result<(), Trouble> {
+    let owner = lab.owner()?;
+    let standby = 1 - owner;
+    let from = lab.probe.now();
+    let heard = |link: &str, within: fn(f64) -> bool| {
+        let status = lab.nodes[owner].status().ok()?;
+        let links = status["links"].as_array()?;
+        let link = links.iter().find(|known| known["name"] == link)?;
+        let ms = link["peers"][lab.name(standby)].as_f64()?;
+        within(ms).then_some(())
+    };
+    lab.nodes[standby].set_page(word::FALL, 1)?;
+    eventually("no frames on the disk", PATIENCE, || {
+        heard("disk", |ms| ms > 2_000.0)
+    })?;
+    for cable in ["hb0", "hb1"] {
+        eventually("frames by cable", PATIENCE, || {
+            heard(cable, |ms| ms < 1_000.0)
+        })?;
+    }
+    lab.nodes[standby].set_page(word::FALL, 0)?;
+    eventually("frames on the disk", PATIENCE, || {
+        heard("disk", |ms| ms < 1_000.0)
+    })?;
     lab.settle()?;
     let verdict = lab.probe.since(from);
     must_move(lab, &verdict, 0)

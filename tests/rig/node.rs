@@ -4,6 +4,7 @@
 //! the next life has new namespaces and a new boot id.
 
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -270,6 +271,14 @@ impl Node {
         let page = fs::read(self.machine.as_ref()?.path(RUN_DIR).join("page")).ok()?;
         let bytes = page.get(word * 8..word * 8 + 8)?;
         bytes.try_into().ok().map(u64::from_le_bytes)
+    }
+
+    /// Sets a word of the shared page, as one of the node's own processes would.
+    pub(crate) fn set_page(&self, word: usize, value: u64) -> Result<(), Trouble> {
+        let path = self.machine()?.path(RUN_DIR).join("page");
+        let page = OpenOptions::new().write(true).open(&path);
+        page.and_then(|page| page.write_all_at(&value.to_le_bytes(), word as u64 * 8))
+            .doing(path.display())
     }
 
     /// Does it hold a lease: is it a member that may run tasks?

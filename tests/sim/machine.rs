@@ -301,6 +301,9 @@ impl World {
         let until = self.now + span;
         let node = &mut self.nodes[i];
         node.machine_still &= self.now < node.runner_paused_until;
+        if node.runner_paused_until <= self.now {
+            node.runner_paused_from = self.now;
+        }
         node.runner_paused_until = node.runner_paused_until.max(until);
     }
 

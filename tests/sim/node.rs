@@ -130,6 +130,8 @@ pub(crate) struct Node {
     /// What it still has in its kernel is the business of the layers below the guard until then.
     pub(crate) below_guard_until: u64,
     pub(crate) runner_paused_until: u64,
+    /// When that pause began.
+    pub(crate) runner_paused_from: u64,
     /// What tasks run stands still with the runner.
     pub(crate) machine_still: bool,
     pub(crate) page: Page,
@@ -190,6 +192,7 @@ impl Node {
             guard_paused_until: 0,
             below_guard_until: 0,
             runner_paused_until: 0,
+            runner_paused_from: 0,
             machine_still: false,
             page: Page::default(),
             revoked: 0,

@@ -267,7 +267,7 @@ impl Area {
         }
     }
 
-    /// Writes the own heartbeat slot.
+    /// Writes the own heartbeat slot, all of it: last words of an earlier life end with it.
     pub(super) fn write_frame(&mut self, frame: &Frame) -> Result<(), TransferError> {
         let mut frame = frame.clone();
         frame.link = self.index;

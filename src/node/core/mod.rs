@@ -225,8 +225,13 @@ impl Core {
         match action {
             Action::Send(frame) => {
                 let tell_drained = self.engine.waits_for_drain();
+                // Beside the frame on a disk the guard leaves why this node falls: another frame
+                // would wipe that.
+                let falling = self.page.words()[word::FALL].load(Ordering::Acquire) != 0;
                 for link in &self.links {
-                    link.send(&frame, tell_drained);
+                    if link.carries_mail() || !falling {
+                        link.send(&frame, tell_drained);
+                    }
                 }
             }
             Action::Mail(packet) => {

@@ -7,24 +7,17 @@
 //! ```
 //! From the moment the fall begins the watchdog is not petted any more, whatever happens: should
 //! the order to the kernel be lost, the hardware carries it out. What is written before is written
-//! by a thread that may wait for the disk; the guard never does.
+//! by threads that may wait for a disk ([`farewell`](super::farewell)); the guard never does.
 //!
 //! A node without an armed watchdog has no such rung: there `standfastd` may be a guest of
 //! somebody else's machine, as in a container.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
-use nix::fcntl::OFlag;
-
-use super::STACK_BYTES;
+use super::farewell::Farewell;
 use crate::config::Timing;
-use crate::storage::last_words::{LAST_WORDS_LEN, LastWords, Reason};
+use crate::storage::last_words::{LastWords, Reason};
 use crate::time::{Instant, Span};
 
 /// After the release bound a kill that is only slow, of a process with much memory, gets this long
@@ -41,9 +34,6 @@ const SYSRQ: &str = "/proc/sysrq-trigger";
 
 /// "Will immediately reboot the system without syncing or unmounting your disks."
 const REBOOT: &[u8] = b"b";
-
-/// Where the kernel takes lines for its own log.
-const KMSG: &str = "/dev/kmsg";
 
 /// Resets this machine.
 pub trait Reset: Send {
@@ -72,73 +62,6 @@ impl SysRq {
 impl Reset for SysRq {
     fn reset(&self) -> io::Result<()> {
         (&self.0).write_all(REBOOT)
-    }
-}
-
-/// Keeps what is said last, on a thread of its own.
-pub struct Farewell {
-    words: Sender<LastWords>,
-    kept: Arc<AtomicBool>,
-}
-
-impl Farewell {
-    /// Opens, and where needed makes, the file at `path`, so that later one write to a place it has
-    /// already is enough. The words go to the kernel's log too, if there is one. May block.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be made, or there is no thread.
-    pub fn prepare(path: &Path, kernel_log: Option<File>) -> io::Result<Farewell> {
-        if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory)?;
-        }
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        options.mode(0o600).custom_flags(OFlag::O_DSYNC.bits());
-        let file = options.open(path)?;
-        if file.metadata()?.len() != LAST_WORDS_LEN as u64 {
-            file.set_len(0)?;
-            file.write_all_at(&[0; LAST_WORDS_LEN], 0)?;
-        }
-        let (words, said) = bounded(1);
-        let kept = Arc::new(AtomicBool::new(false));
-        let mark = Arc::clone(&kept);
-        std::thread::Builder::new()
-            .name("farewell".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn(move || keep(&file, kernel_log, &said, &mark))?;
-        Ok(Farewell { words, kept })
-    }
-
-    /// Has them kept; never waits.
-    fn say(&self, words: LastWords) {
-        // It is said once; a full queue would hold the same words.
-        let _ = self.words.try_send(words);
-    }
-
-    fn is_kept(&self) -> bool {
-        self.kept.load(Ordering::Acquire)
-    }
-}
-
-/// Where the kernel takes lines for its log, if it does.
-pub(super) fn kernel_log() -> Option<File> {
-    OpenOptions::new().write(true).open(KMSG).ok()
-}
-
-fn keep(file: &File, kernel_log: Option<File>, said: &Receiver<LastWords>, kept: &AtomicBool) {
-    while let Ok(words) = said.recv() {
-        if let Some(mut log) = kernel_log.as_ref() {
-            let (epoch, tasks) = (words.epoch, words.tasks);
-            let line = format!(
-                "standfast: resetting this node at epoch {epoch}, tasks={tasks:#x}: {}\n",
-                words.reason.words()
-            );
-            let _ = log.write_all(line.as_bytes());
-        }
-        // What cannot be written must not keep the node from its reset.
-        let _ = file.write_all_at(&words.encode(), 0);
-        kept.store(true, Ordering::Release);
     }
 }
 
@@ -315,6 +238,16 @@ mod tests {
     }
 
     #[test]
+    fn without_an_order_to_give_only_the_pets_end() {
+        let rung = LastRung {
+            reset: None,
+            farewell: None,
+            boot: [7; 16],
+        };
+        assert!(rung.is_said() && rung.reset().is_err());
+    }
+
+    #[test]
     fn a_long_release_bound_is_waited_for() {
         let mut fall = Fall::new(&Timing::from_detect(Span::from_ms(10_000)));
         assert_eq!(fall.step(at(0), OVERDUE, false), Step::Stand);
@@ -323,31 +256,5 @@ mod tests {
             fall.step(at(1_000), OVERDUE, false),
             Step::Say(..)
         ));
-    }
-
-    #[test]
-    fn what_was_said_is_in_the_file() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("state").join("last-words");
-        let farewell = Farewell::prepare(&path, None).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), [0; LAST_WORDS_LEN]);
-        let rung = LastRung {
-            reset: None,
-            farewell: Some(farewell),
-            boot: [7; 16],
-        };
-        assert!(!rung.is_said());
-        rung.say(Reason::NotStopped, 1, 17, at(0));
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        while !rung.is_said() {
-            assert!(std::time::Instant::now() < deadline, "it is never kept");
-            std::thread::yield_now();
-        }
-        let words = LastWords::decode(&fs::read(&path).unwrap()).unwrap();
-        assert_eq!((words.reason, words.boot), (Reason::NotStopped, [7; 16]));
-        // The next life finds them: they are not overwritten before they were told.
-        drop(Farewell::prepare(&path, None).unwrap());
-        assert_eq!(fs::read(&path).unwrap(), words.encode());
-        assert!(rung.reset().is_err(), "there is nothing to reset with");
     }
 }

@@ -6,6 +6,7 @@
 //! guard       real-time: page -> rule -> release; holds addresses; asks for nothing that can block
 //! watchdog    real-time: pets the hardware while the guard's permission lasts
 //! log         writes the log, closes what takes its time
+//! farewell    keeps why this node resets itself; one thread for the file, one for each disk
 //!
 //!        page (lease, grants, progress)          pet_until
 //!  core ------------------------------> guard --------------> watchdog
@@ -22,6 +23,7 @@ mod children;
 mod clients;
 mod control;
 mod fall;
+mod farewell;
 mod interfaces;
 mod plan;
 mod rights;
@@ -32,8 +34,10 @@ mod supervisor;
 mod thread;
 mod watchdog;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -43,7 +47,8 @@ use standfast_sys::socket::SeqListener;
 use tracing::Level;
 
 pub use control::Control;
-pub use fall::{Farewell, LastRung, Reset, SysRq};
+pub use fall::{LastRung, Reset, SysRq};
+pub use farewell::{Farewell, Speaker};
 pub use plan::{AddressPlan, Plan, TaskPlan};
 pub use said::{Ear, Said, Voice, queue};
 pub use thread::{Guard, Parts, SetupError};
@@ -53,9 +58,11 @@ use self::said::with_cause;
 use self::start::StartError;
 use self::supervisor::{Supervisor, Threads};
 use super::options::{NoName, Options};
-use super::page::WatchdogKind;
-use super::paths;
-use crate::config::Config;
+use super::page::{WatchdogKind, word};
+use super::{paths, secret};
+use crate::config::{Config, LinkKind};
+use crate::frame::Keyring;
+use crate::model::NodeId;
 use crate::time::Span;
 
 /// Scheduling priority of the threads `guard` and `watchdog`, `SCHED_FIFO` 1..=99: above the core,
@@ -158,12 +165,13 @@ fn start_and_run(
         &watchdog.source,
         watchdog.timeout,
         config.timing().detect,
-        page,
+        page.clone(),
         control,
         &voice,
     )?;
     if watchdog.self_fence && petter.as_ref().is_some_and(is_real) {
-        guard.arm(last_rung(options, config, &node, boot, &voice));
+        let start = page.words()[word::START].load(Ordering::Acquire) as u32;
+        guard.arm(last_rung(options, config, &node, (boot, start), &voice));
     }
     let threads = start_threads(guard, petter, &voice)?;
     report_refusals(&voice);
@@ -186,7 +194,7 @@ fn last_rung(
     options: &Options,
     config: &Config,
     node: &str,
-    boot: u128,
+    (boot, start): (u128, u32),
     voice: &Voice,
 ) -> LastRung {
     let told = |what: &str, error: std::io::Error| {
@@ -198,20 +206,52 @@ fn last_rung(
             error,
         )
     });
-    let path = config.node(node).map(|node| {
-        let cluster = &config.cluster().id;
-        paths::last_words(&options.state_dir, cluster, node.id)
-    });
-    let farewell = path.and_then(|path| {
-        let made = Farewell::prepare(&path, fall::kernel_log());
-        made.map_err(|error| told("a reset will not be explained", error))
-            .ok()
-    });
+    let farewell = config
+        .node(node)
+        .map(|node| farewell(options, config, node.id, start, voice));
     LastRung {
         reset: reset.ok().map(|reset| Box::new(reset) as Box<dyn Reset>),
         farewell,
         boot: boot.to_be_bytes(),
     }
+}
+
+/// Prepares to keep the reason of a reset: in a file, and on every disk of the node.
+fn farewell(
+    options: &Options,
+    config: &Config,
+    node: NodeId,
+    start: u32,
+    voice: &Voice,
+) -> Farewell {
+    let told = |place: &dyn std::fmt::Display, error: std::io::Error| {
+        let line = format!("a reset will not be explained in {place}: {error}");
+        voice.line(Level::WARN, line);
+    };
+    let mut farewell = Farewell::default();
+    let cluster = config.cluster();
+    let path = paths::last_words(&options.state_dir, &cluster.id, node);
+    if let Err(error) = farewell.keep_in(&path, farewell::kernel_log()) {
+        told(&path.display(), error);
+    }
+    // Without the secret the core will not start either, and says so.
+    let Ok(secret) = secret::read(Path::new(&cluster.secret)) else {
+        return farewell;
+    };
+    let speaker = Speaker {
+        cluster: cluster.id,
+        node,
+        start,
+        keyring: Keyring::new(&secret, &cluster.id),
+    };
+    for (link, path) in config.links_of(node) {
+        if let LinkKind::Disk { .. } = link.kind
+            && let Err(error) = farewell.keep_on(path.into(), speaker.clone())
+        {
+            told(&path, error);
+        }
+    }
+    farewell
 }
 
 fn start_threads(

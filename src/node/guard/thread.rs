@@ -283,8 +283,9 @@ impl Guard {
         match self.fall.step(now, sight, rung.is_said()) {
             Step::Stand | Step::Wait => {}
             Step::Say(reason, tasks) => {
-                rung.say(reason, tasks, self.load(word::EPOCH), now);
+                // First: it keeps the core from writing over what is said on the disks.
                 self.store(word::FALL, reason as u64);
+                rung.say(reason, tasks, self.load(word::EPOCH), now);
                 let words = reason.words();
                 let line = format!("tasks={tasks:#x} {words}: this node resets itself");
                 self.voice.line(Level::ERROR, line);

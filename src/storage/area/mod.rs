@@ -8,7 +8,8 @@
 //! offset                       bytes        what
 //! 0                            4096         header A
 //! 4096                         4096         header B
-//! 8192 + (id - 1) * 12288      4096         node id: heartbeat, its latest frame
+//! 8192 + (id - 1) * 12288      512          node id: heartbeat, its latest frame
+//!                      + 512   3584         node id: last words in the first 512, then zeros
 //!                      + 4096  4096         node id: register block, copy A
 //!                      + 8192  4096         node id: register block, copy B
 //! 8192 + n * 12288             4096         compare-and-write record
@@ -34,6 +35,7 @@ mod roster;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use serde::Serialize;
 
@@ -48,10 +50,12 @@ pub use header::{Header, HeaderError, Medium, Repair};
 pub use record::{RECORD_LEN, StoredRecord, decode_record, encode_record, read_record};
 pub use replace::replace;
 pub use report::{
-    AreaReport, BlockReport, HeaderReport, HeartbeatReport, NodeReport, RecordReport, show,
+    AreaReport, BlockReport, HeaderReport, HeartbeatReport, NodeReport, RecordReport, WordsReport,
+    show,
 };
 pub use roster::{Roster, third};
 pub use survey::{Found, survey};
+pub use words::{StoredWords, WordsError, decode_words, encode_words};
 
 use crate::model::{NODES_MAX, NodeId};
 
@@ -166,6 +170,15 @@ impl Geometry {
     #[must_use]
     pub const fn heartbeat(self, node: NodeId) -> Option<u64> {
         self.region(node)
+    }
+
+    /// A node's last words: the second sector of its heartbeat slot.
+    #[must_use]
+    pub const fn last_words(self, node: NodeId) -> Option<u64> {
+        match self.heartbeat(node) {
+            Some(slot) => Some(slot + SECTOR_LEN as u64),
+            None => None,
+        }
     }
 
     /// One copy of a node's register block.

@@ -10,8 +10,8 @@ use crate::model::{ClusterId, Incarnation, NodeId, TaskIndex, TaskState};
 
 use super::device::read;
 use super::{
-    AreaError, Blocks, Header, Medium, NewestBlock, REGION_LEN, Repair, SLOT_LEN, Side, hex,
-    newest_block, read_header, read_record, split_region,
+    AreaError, Blocks, Header, Medium, NewestBlock, REGION_LEN, Repair, SECTOR_LEN, SLOT_LEN, Side,
+    StoredWords, decode_words, hex, newest_block, read_header, read_record, split_region,
 };
 
 /// An area at the moment of reading.
@@ -74,6 +74,8 @@ pub struct NodeReport {
     pub heartbeat: Option<HeartbeatReport>,
     /// Its register block.
     pub block: Option<BlockReport>,
+    /// Why it reset itself, if it has, and was not heard on this disk since.
+    pub last_words: Option<WordsReport>,
 }
 
 /// A node's latest frame on the disk. It is authentic; whether it is recent only two looks tell.
@@ -118,6 +120,23 @@ pub struct BlockReport {
     pub value_bytes: usize,
     /// The copy that counts.
     pub copy: Side,
+}
+
+/// Why a node has reset itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WordsReport {
+    /// Boot id of the boot that they ended, in hexadecimal.
+    pub boot: String,
+    /// Start of the daemon within the boot.
+    pub start: u32,
+    /// Why, in words.
+    pub reason: &'static str,
+    /// Epoch of the view the node knew.
+    pub epoch: u64,
+    /// Tasks that it could not let go of, by index.
+    pub tasks: Vec<TaskIndex>,
+    /// When, in milliseconds since 1970 on that node's wall clock, if it had one.
+    pub wall_ms: Option<u64>,
 }
 
 /// Reads all of `dev` that says something. Fails only where the disk cannot be read.
@@ -209,11 +228,19 @@ fn node_report(
         node,
         heartbeat: None,
         block: None,
+        last_words: None,
     };
     let Some((heartbeat, copy_a, copy_b)) = split_region(region) else {
         return report;
     };
-    if heartbeat.iter().any(|byte| *byte != 0) {
+    let (frame, rest) = heartbeat.split_at(SECTOR_LEN);
+    let (words, rest) = rest.split_at(SECTOR_LEN);
+    match decode_words(&header.nonce, node, words, keyring) {
+        Ok(words) => report.last_words = words.map(|words| words_report(&words)),
+        Err(error) => problems.push(format!("last words of node {node}: {error}")),
+    }
+    // Last words may stand here without a frame: a node may fall before its first heartbeat.
+    if frame.iter().chain(rest).any(|byte| *byte != 0) {
         match heartbeat_of(node, heartbeat, keyring, &header.cluster) {
             Ok(frame) => report.heartbeat = Some(heartbeat_report(&frame)),
             Err(problem) => problems.push(format!("heartbeat of node {node}: {problem}")),
@@ -294,6 +321,19 @@ fn heartbeat_report(frame: &Frame) -> HeartbeatReport {
         config_revision: frame.config_revision,
         config_hash: hex(&frame.config_hash),
         tasks: tasks.collect(),
+    }
+}
+
+fn words_report(stored: &StoredWords) -> WordsReport {
+    let words = &stored.words;
+    let tasks = (0..u64::BITS as usize).filter(|task| words.tasks >> task & 1 != 0);
+    WordsReport {
+        boot: hex(&words.boot),
+        start: stored.start,
+        reason: words.reason.words(),
+        epoch: words.epoch,
+        tasks: tasks.filter_map(TaskIndex::new).collect(),
+        wall_ms: (stored.wall_ms > 0).then_some(stored.wall_ms),
     }
 }
 

@@ -1,5 +1,5 @@
-//! The disk area: headers, register blocks and a whole small area, as they are and with true
-//! check sums and tags, as no fuzzer guesses those.
+//! The disk area: headers, register blocks, last words and a whole small area, as they are and with
+//! true check sums and tags, as no fuzzer guesses those.
 #![no_main]
 
 use std::io;
@@ -9,7 +9,8 @@ use standfast::frame::Keyring;
 use standfast::frame::tag::{Author, Purpose};
 use standfast::model::{ClusterId, Incarnation, NodeId};
 use standfast::storage::area::{
-    Blocks, Header, SLOT_LEN, Side, Slot, decode_block, encode_block, newest_block, show, survey,
+    Blocks, Header, SECTOR_LEN, SLOT_LEN, Side, Slot, decode_block, decode_words, encode_block,
+    encode_words, newest_block, show, survey,
 };
 
 const CLUSTER: ClusterId = *b"cluster-for-fuzz";
@@ -39,12 +40,29 @@ fn seal(slot: &mut Slot, keyring: &Keyring, purpose: Purpose, author: Author) {
     slot[508..512].copy_from_slice(&crc.to_le_bytes());
 }
 
+/// What is read of a sealed sector is written as it was, but for what must be zero.
+fn last_words(mut slot: Slot, node: NodeId, keyring: &Keyring) {
+    slot[..6].copy_from_slice(b"STRW\x01\x01");
+    slot[8..24].copy_from_slice(&AREA);
+    let mut writer = Incarnation { boot: [0; 16], start: 0 };
+    writer.boot.copy_from_slice(&slot[24..40]);
+    writer.start = u32::from_le_bytes([slot[40], slot[41], slot[42], slot[43]]);
+    seal(&mut slot, keyring, Purpose::LastWords, Author::Node(node, writer));
+    if let Ok(Some(found)) = decode_words(&AREA, node, &slot, keyring) {
+        let mut again = [0; SECTOR_LEN];
+        encode_words(&AREA, node, &found, keyring, &mut again);
+        assert_eq!(again[48..80], slot[48..80]);
+        assert_eq!(decode_words(&AREA, node, &again, keyring), Ok(Some(found)));
+    }
+}
+
 fuzz_target!(|data: &[u8]| {
     let keyring = Keyring::new(&[7; 32], &CLUSTER);
     let node = NodeId::new(1).expect("within 1 to 64");
     let half = data.len() / 2;
     let _ = Header::read(&data[..half], &data[half..], &keyring, &CLUSTER);
     let _ = newest_block(&AREA, node, &data[..half], &data[half..], &keyring);
+    let _ = decode_words(&AREA, node, data, &keyring);
     let _ = show(&Input(data), &keyring, &CLUSTER);
     let _ = survey(&Input(data), 1 << 20);
 
@@ -56,6 +74,8 @@ fuzz_target!(|data: &[u8]| {
     header[16..32].copy_from_slice(&CLUSTER);
     seal(&mut header, &keyring, Purpose::Header, Author::Cluster);
     let _ = Header::decode(&header, &keyring, &CLUSTER);
+
+    last_words(slot, node, &keyring);
 
     slot[..8].copy_from_slice(b"STRB\x01\x01\0\0");
     slot[8..24].copy_from_slice(&AREA);

@@ -4,8 +4,9 @@
 //! Whether earlier owners are out is judged from the truth: nothing of the task runs anywhere else
 //! (S1 judges that after the same event). Here: the view it acts on is decided and entitles it, or
 //! one of the last few did (on its way to the runner the order may have been overtaken by a newer
-//! view, or the core started anew); its lease is valid at that moment; and no view takes its
-//! membership away for longer than a lease and its release can last.
+//! view, or the core started anew), or any since a runner that has just woken fell asleep; its
+//! lease is valid at that moment; and no view takes its membership away for longer than a lease and
+//! its release can last.
 
 use standfast::model::TaskIndex;
 
@@ -53,7 +54,13 @@ impl World {
         let Some(engine) = &node.engine else { return };
         let me = Some(node.id);
         let (decided, epoch) = (&self.checks.decided, engine.view().epoch.max(node.knew));
-        let mut lately = decided.range(..=epoch).rev().take(3);
+        let asleep = match self.now <= node.runner_paused_until {
+            true => node.runner_paused_from,
+            false => self.now,
+        };
+        let since = decided.range(..=epoch).rev();
+        let since = since.take_while(|(_, known)| known.at >= asleep).count();
+        let mut lately = decided.range(..=epoch).rev().take(since + 3);
         let entitled = lately.any(|(_, known)| {
             let record = known.view.task(index);
             record.wanted && (record.owner == me || record.heir == me)

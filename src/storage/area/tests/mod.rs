@@ -5,6 +5,7 @@ mod blocks;
 mod compare;
 mod record;
 mod replace;
+mod words;
 
 use std::cell::{Cell, RefCell};
 use std::io;
