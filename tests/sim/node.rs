@@ -140,6 +140,8 @@ pub(crate) struct Node {
     pub(crate) runner_up: bool,
     pub(crate) held: Vec<Held>,
     pub(crate) fit: u64,
+    /// What the runner has told of that last.
+    pub(crate) fit_told: u64,
     /// Tasks that it was unfit for at any time in this life.
     pub(crate) unfit_lately: u64,
     pub(crate) disks: [DiskThread; DISKS_MAX],
@@ -199,6 +201,7 @@ impl Node {
             runner_up: false,
             held: vec![Held::default(); tasks],
             fit: u64::MAX,
+            fit_told: u64::MAX,
             unfit_lately: 0,
             disks: Default::default(),
             votes: None,

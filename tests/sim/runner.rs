@@ -65,6 +65,7 @@ impl World {
             });
         }
         let fit = node.fit;
+        node.fit_told = fit;
         if found.contains(&Found::Running) {
             self.checks.count("adopted");
         }

@@ -136,8 +136,10 @@ impl Troubles {
         for place in places {
             self.set(place, false, now);
         }
+        // What a disk was asked comes back when it would have.
+        let disk = |place: &Place| matches!(place, Place::Disk { .. });
         for (place, _, to) in &mut self.over {
-            if media(place) {
+            if media(place) && !disk(place) {
                 *to = (*to).min(now);
             }
         }
@@ -453,7 +455,7 @@ impl World {
             let node = &mut self.nodes[owner.index()];
             // An heir has run it already, and it may have failed since.
             node.held[task].trouble &= new.owner == old.heir;
-            node.unfit_lately = (node.unfit_lately & !bit) | (!node.fit & bit);
+            node.unfit_lately = (node.unfit_lately & !bit) | (!(node.fit & node.fit_told) & bit);
         }
         let Some(owner) = old.owner else { return };
         let same = before.member(owner).map(|member| member.incarnation)
