@@ -92,6 +92,14 @@ pub(crate) fn top(disks: &[Disk]) -> Option<(u64, u64)> {
     (top.bal != Ballot::NONE).then(|| top.value.id())
 }
 
+/// Has somebody begun a ballot above the highest in which a value was accepted? It hides what
+/// readers could see decided, until it is settled.
+pub(crate) fn ballot_open(disks: &[Disk]) -> bool {
+    let blocks = || disks.iter().flat_map(|disk| &disk.blocks);
+    let highest = |of: fn(&Block) -> Ballot| blocks().map(of).max();
+    disks[0].record.is_none() && highest(|block| block.mbal) > highest(|block| block.bal)
+}
+
 /// A read of all slots under way.
 pub(crate) struct Read {
     pub(crate) id: u64,

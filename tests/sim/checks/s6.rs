@@ -248,7 +248,7 @@ impl Troubles {
     }
 
     /// Does anything justify that the lease of `node` ran out now, with these other nodes listed?
-    /// Do all know the newest view, and lead the lives that it lists? While one does not, frames
+    /// Is no ballot open, do all know the newest view, and lead the lives that it lists? While one does not, frames
     /// confirm nothing between unequals.
     pub(crate) fn justify_end(
         &self,
@@ -517,7 +517,8 @@ impl World {
         let others: Vec<usize> = others.iter().map(|other| other.index()).collect();
         let listed = view.listed();
         let top = crate::disk::top(&self.disks);
-        let settled = top.is_none_or(|id| self.checks.decided_is(id));
+        let settled = top.is_none_or(|id| self.checks.decided_is(id))
+            && !crate::disk::ballot_open(&self.disks);
         let knows = settled
             && listed
                 .iter()
