@@ -248,8 +248,8 @@ impl Troubles {
     }
 
     /// Does anything justify that the lease of `node` ran out now, with these other nodes listed?
-    /// Is no ballot open, do all know the newest view, and lead the lives that it lists? While one does not, frames
-    /// confirm nothing between unequals.
+    /// Is no ballot open, do all know the newest view, and lead the lives that it lists? While one
+    /// does not, frames confirm nothing between unequals.
     pub(crate) fn justify_end(
         &self,
         node: usize,
