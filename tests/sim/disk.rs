@@ -92,12 +92,18 @@ pub(crate) fn top(disks: &[Disk]) -> Option<(u64, u64)> {
     (top.bal != Ballot::NONE).then(|| top.value.id())
 }
 
-/// Has somebody begun a ballot above the highest in which a value was accepted? It hides what
-/// readers could see decided, until it is settled.
-pub(crate) fn ballot_open(disks: &[Disk]) -> bool {
+/// Has somebody begun a ballot above the highest in which a value was accepted, or accepted one,
+/// by the votes that nodes have kept, that no disk has? It hides what readers could see decided,
+/// until it is settled.
+pub(crate) fn ballot_open<'a>(disks: &[Disk], votes: impl Iterator<Item = &'a Block>) -> bool {
     let blocks = || disks.iter().flat_map(|disk| &disk.blocks);
-    let highest = |of: fn(&Block) -> Ballot| blocks().map(of).max();
-    disks[0].record.is_none() && highest(|block| block.mbal) > highest(|block| block.bal)
+    let highest = |of: fn(&Block) -> Ballot| blocks().map(of).max().unwrap_or_default();
+    let (mbal, bal) = match &disks[0].record {
+        Some(shared) => (shared.bal(), shared.bal()),
+        None => (highest(|block| block.mbal), highest(|block| block.bal)),
+    };
+    let voted = votes.map(|block| block.bal).max().unwrap_or_default();
+    mbal.max(voted) > bal
 }
 
 /// A read of all slots under way.

@@ -37,6 +37,10 @@ impl Shared {
         (record.bal != Ballot::NONE).then_some((record.epoch, record.nonce))
     }
 
+    pub(crate) fn bal(&self) -> Ballot {
+        self.record.bal
+    }
+
     pub(crate) fn seen(&self) -> RecordSeen {
         let record = self.record;
         match self.value() {
