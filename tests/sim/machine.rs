@@ -158,6 +158,7 @@ impl World {
         let node = &mut self.nodes[i];
         node.engine = None;
         node.core_life += 1;
+        node.unkept = None;
         node.inbox.clear();
         node.wake_at = u64::MAX;
         node.epoch = 0;
@@ -201,6 +202,7 @@ impl World {
         let setup = self.setup(i);
         let node = &mut self.nodes[i];
         node.core_life += 1;
+        node.unkept = None;
         node.core_began = now;
         node.epoch = 0;
         node.wake_at = u64::MAX;

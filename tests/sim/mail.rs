@@ -100,12 +100,14 @@ impl World {
         let fails = self.plan.files.fails;
         if fails > 0 && !self.calm && self.rng.chance(fails) {
             self.checks.count("record not kept");
+            self.nodes[i].unkept = Some(block.clone());
             if self.rng.chance(500) {
                 self.put_into_file(i, block);
             }
             let reason = "no space left".to_owned();
             return self.deliver(i, In::Other(Event::KeepFailed { at, reason }));
         }
+        self.nodes[i].unkept = None;
         self.put_into_file(i, block);
         self.deliver(i, In::Other(Event::Kept { at }));
     }

@@ -147,6 +147,8 @@ pub(crate) struct Node {
     pub(crate) disks: [DiskThread; DISKS_MAX],
     /// The file of its own votes, and the record on its way there.
     pub(crate) votes: Option<Block>,
+    /// What it could not write into it; in this life it stands by that too.
+    pub(crate) unkept: Option<Block>,
     pub(crate) record: Option<(u64, Block)>,
     /// What strikes while its next register write is under way.
     pub(crate) when_writing: Option<Box<Strike>>,
@@ -205,6 +207,7 @@ impl Node {
             unfit_lately: 0,
             disks: Default::default(),
             votes: None,
+            unkept: None,
             record: None,
             when_writing: None,
             link_up: vec![true; links],

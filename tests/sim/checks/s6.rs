@@ -517,7 +517,8 @@ impl World {
         let others: Vec<usize> = others.iter().map(|other| other.index()).collect();
         let listed = view.listed();
         let top = crate::disk::top(&self.disks);
-        let votes = self.nodes.iter().filter_map(|node| node.votes.as_ref());
+        let nodes = self.nodes.iter();
+        let votes = nodes.flat_map(|node| node.votes.iter().chain(&node.unkept));
         let settled = top.is_none_or(|id| self.checks.decided_is(id))
             && !crate::disk::ballot_open(&self.disks, votes);
         let knows = settled
