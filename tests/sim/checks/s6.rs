@@ -480,6 +480,15 @@ impl World {
         }
     }
 
+    /// Is the newest value decided, and no other one on its way?
+    fn is_settled(&self) -> bool {
+        let top = crate::disk::top(&self.disks);
+        let nodes = self.nodes.iter();
+        let votes = nodes.flat_map(|node| node.votes.iter().chain(&node.unkept));
+        top.is_none_or(|id| self.checks.decided_is(id))
+            && !crate::disk::ballot_open(&self.disks, votes)
+    }
+
     /// Node `i` stops these tasks in a hurry, or its guard does.
     pub(crate) fn lost_right(&mut self, i: usize, tasks: u64) {
         let node = &self.nodes[i];
@@ -516,12 +525,7 @@ impl World {
         let others = others.without(node.id);
         let others: Vec<usize> = others.iter().map(|other| other.index()).collect();
         let listed = view.listed();
-        let top = crate::disk::top(&self.disks);
-        let nodes = self.nodes.iter();
-        let votes = nodes.flat_map(|node| node.votes.iter().chain(&node.unkept));
-        let settled = top.is_none_or(|id| self.checks.decided_is(id))
-            && !crate::disk::ballot_open(&self.disks, votes);
-        let knows = settled
+        let knows = self.is_settled()
             && listed
                 .iter()
                 .all(|other| self.nodes[other.index()].epoch == view.epoch);
