@@ -2,6 +2,7 @@
 //! business.
 
 use super::*;
+use crate::config::RETRY_MAX;
 use crate::frame::{Frame, TaskReport};
 use crate::model::TaskState;
 use crate::register::{News, Value};
@@ -440,4 +441,58 @@ fn the_others_learn_from_the_view_that_a_node_is_off() {
     );
     learn(&mut engine, &told);
     assert!(engine.tell_off().is_none());
+}
+
+/// A heartbeat later the lease is proved anew; the orders to the runner that follow.
+fn orders_at(engine: &mut Engine, now: Instant) -> Vec<Order> {
+    let (begun, epoch) = (now, engine.view.epoch);
+    engine.handle(now, Event::Tick);
+    engine.on_news(News::Proof { begun, epoch });
+    engine.handle(now, Event::Tick);
+    let orders = std::iter::from_fn(|| engine.poll_action());
+    let orders = orders.filter_map(|action| match action {
+        Action::Order(order) => Some(order),
+        _ => None,
+    });
+    orders.collect()
+}
+
+#[test]
+fn what_was_stuck_is_started_as_soon_as_it_is_stopped() {
+    let mut engine = engine(None);
+    engine.on_report(Report::Hello {
+        found: vec![Found::Stopped],
+    });
+    let mut known = view(3, &BOTH);
+    known.tasks[0].owner = Some(node(1));
+    learn(&mut engine, &known);
+    let now = engine.now + H;
+    let task = TaskIndex::new(0).unwrap();
+    let [Order::Start { op, .. }] = orders_at(&mut engine, now)[..] else {
+        panic!("it is to be started");
+    };
+    let failure = Some(Failure {
+        object: "server".into(),
+        reason: "half of it runs".into(),
+        stopped: false,
+    });
+    engine.on_report(Report::Done { op, task, failure });
+    let mut now = engine.now;
+    let stuck = now;
+    let stop = loop {
+        now += H;
+        if let Some(order) = orders_at(&mut engine, now).pop() {
+            break order;
+        }
+        assert!(now.since(stuck) < RETRY_MAX, "it is never stopped");
+    };
+    assert!(now.since(stuck) > H, "not at once");
+    let Order::Stop { op, forced, .. } = stop else {
+        panic!("{stop:?} of what is stuck");
+    };
+    assert!(forced);
+    let failure = None;
+    engine.on_report(Report::Done { op, task, failure });
+    let orders = orders_at(&mut engine, now);
+    assert!(matches!(orders[..], [Order::Start { .. }]), "{orders:?}");
 }
