@@ -12,40 +12,47 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::discover::{Roots, path_itself};
+use super::discover::{DiscoverError, Roots, path_itself};
 
 /// What the file says of a path that was taken away. The kernel reads whole lines only.
 const OFFLINE: &str = "offline\n";
 /// And of one that works.
 const RUNNING: &str = "running\n";
 
-/// Takes the disks of these devices away and writes down at `kept` how they are given back: first,
-/// so that it is not forgotten. Nothing happens to a device that is not a path itself.
+/// By which files of sysfs the disks of these devices are taken away. To be asked while the devices
+/// are known to be the right ones: what their names lead to later may be something else. A device
+/// that is not a path itself has none.
 ///
 /// # Errors
 ///
-/// A device is not known, or the kernel refuses; the others are taken all the same.
-pub(super) fn take_offline(devices: &[PathBuf], roots: &Roots, kept: &Path) -> io::Result<()> {
-    let mut trouble = Ok(());
-    let mut states: Vec<PathBuf> = Vec::new();
+/// A device is not known.
+pub(super) fn switches(devices: &[PathBuf], roots: &Roots) -> Result<Vec<PathBuf>, DiscoverError> {
+    let mut switches = Vec::new();
     for device in devices {
-        match path_itself(device, roots) {
-            Ok(Some(path)) => states.push(path.join("device/state")),
-            Ok(None) => {}
-            Err(error) => trouble = Err(io::Error::other(error)),
-        }
+        let path = path_itself(device, roots)?;
+        switches.extend(path.map(|path| path.join("device/state")));
     }
-    if states.is_empty() {
-        return trouble;
+    Ok(switches)
+}
+
+/// Takes the disks with these switches away. Writes down at `kept` how they are given back: first,
+/// so that it is not forgotten.
+///
+/// # Errors
+///
+/// The kernel refuses, or it could not be written down; all the others are taken all the same.
+pub(super) fn take_offline(switches: &[PathBuf], kept: &Path) -> io::Result<()> {
+    if switches.is_empty() {
+        return Ok(());
     }
-    let lines = states.iter().map(|state| format!("{}\n", state.display()));
-    fs::write(kept, lines.collect::<String>())?;
-    for state in states {
-        if let Err(error) = fs::write(state, OFFLINE) {
-            trouble = Err(error);
-        }
+    let lines = switches
+        .iter()
+        .map(|switch| format!("{}\n", switch.display()));
+    let mut result = fs::write(kept, lines.collect::<String>());
+    for switch in switches {
+        result = fs::write(switch, OFFLINE).and(result);
     }
-    trouble
+    result
 }
 
 /// Was a disk taken away and not given back? So says the file at `kept`, a line for each.
@@ -77,7 +84,6 @@ pub fn bring_online(kept: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
-    use std::slice::from_ref;
 
     use super::*;
 
@@ -111,7 +117,8 @@ mod tests {
         let kept = directory.path().join("kept");
         let says = || fs::read_to_string(&state).unwrap();
         for device in ["sdb", "sdb1"] {
-            take_offline(&[roots.dev.join(device)], &roots, &kept).unwrap();
+            let switches = switches(&[roots.dev.join(device)], &roots).unwrap();
+            take_offline(&switches, &kept).unwrap();
             assert_eq!((&*says(), is_offline(&kept)), (OFFLINE, true));
             bring_online(&kept).unwrap();
             assert_eq!((&*says(), is_offline(&kept)), (RUNNING, false));
@@ -122,18 +129,41 @@ mod tests {
     fn several_are_taken_though_one_of_them_is_gone() {
         let (directory, roots, state) = tree();
         let kept = directory.path().join("kept");
-        let devices = ["sdx", "sdb1", "dm-0"].map(|name| roots.dev.join(name));
-        take_offline(&devices, &roots, &kept).unwrap_err();
+        let devices = ["sdb1", "dm-0"].map(|name| roots.dev.join(name));
+        let mut switches = switches(&devices, &roots).unwrap();
+        assert_eq!(switches, [state.clone()], "a map has none");
+        switches.insert(0, directory.path().join("gone/device/state"));
+        take_offline(&switches, &kept).unwrap_err();
         assert_eq!(fs::read_to_string(&state).unwrap(), OFFLINE);
         bring_online(&kept).unwrap();
         assert_eq!(fs::read_to_string(&state).unwrap(), RUNNING);
     }
 
     #[test]
-    fn what_lies_on_others_is_left_alone() {
+    fn a_disk_is_taken_though_that_cannot_be_written_down() {
         let (directory, roots, state) = tree();
+        let switches = switches(&[roots.dev.join("sdb")], &roots).unwrap();
+        take_offline(&switches, &directory.path().join("none/kept")).unwrap_err();
+        assert_eq!(fs::read_to_string(&state).unwrap(), OFFLINE);
+    }
+
+    #[test]
+    fn what_its_name_leads_to_by_then_is_left_alone() {
+        let (directory, roots, state) = tree();
+        let (kept, name) = (directory.path().join("kept"), roots.dev.join("by-id"));
+        symlink(roots.dev.join("sdb"), &name).unwrap();
+        let switches = switches(std::slice::from_ref(&name), &roots).unwrap();
+        fs::remove_file(&name).unwrap();
+        symlink(roots.dev.join("dm-0"), &name).unwrap();
+        take_offline(&switches, &kept).unwrap();
+        assert_eq!(fs::read_to_string(&state).unwrap(), OFFLINE);
+    }
+
+    #[test]
+    fn what_lies_on_others_is_left_alone() {
+        let (directory, _, state) = tree();
         let kept = directory.path().join("kept");
-        take_offline(&[roots.dev.join("dm-0")], &roots, &kept).unwrap();
+        take_offline(&[], &kept).unwrap();
         assert!(!is_offline(&kept));
         assert_eq!(fs::read_to_string(&state).unwrap(), RUNNING);
     }
@@ -141,12 +171,13 @@ mod tests {
     #[test]
     fn a_path_that_was_changed_meanwhile_is_left_as_it_is() {
         let (directory, roots, state) = tree();
-        let (kept, disk) = (directory.path().join("kept"), roots.dev.join("sdb"));
-        take_offline(from_ref(&disk), &roots, &kept).unwrap();
+        let kept = directory.path().join("kept");
+        let switches = switches(&[roots.dev.join("sdb")], &roots).unwrap();
+        take_offline(&switches, &kept).unwrap();
         fs::write(&state, "blocked\n").unwrap();
         bring_online(&kept).unwrap();
         assert_eq!(fs::read_to_string(&state).unwrap(), "blocked\n");
-        take_offline(from_ref(&disk), &roots, &kept).unwrap();
+        take_offline(&switches, &kept).unwrap();
         fs::remove_file(&state).unwrap();
         bring_online(&kept).unwrap();
         assert!(!is_offline(&kept));

@@ -57,6 +57,8 @@ pub struct Claim<'a> {
 /// Devices whose disks this node owns.
 pub struct ReservedVolume {
     devices: Vec<PathBuf>,
+    /// By what the disks are taken from everybody here.
+    switches: Vec<PathBuf>,
     roots: Roots,
     patience: Duration,
     polls: u32,
@@ -130,6 +132,7 @@ impl ReservedVolume {
         let open = |disk: &Disk| OneDisk::new(disk, claim.own, patience);
         Ok(ReservedVolume {
             devices: claim.devices.to_vec(),
+            switches: super::offline::switches(claim.devices, roots)?,
             roots: roots.clone(),
             patience,
             polls: 0,
@@ -164,9 +167,9 @@ impl ReservedVolume {
     ///
     /// # Errors
     ///
-    /// The disk is not known, or the kernel refuses.
+    /// The kernel refuses, or it could not be written down.
     pub fn take_offline(&self, kept: &Path) -> io::Result<()> {
-        super::offline::take_offline(&self.devices, &self.roots, kept)
+        super::offline::take_offline(&self.switches, kept)
     }
 
     /// Paths that have come since are to be registered before anybody writes by them.
