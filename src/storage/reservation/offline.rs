@@ -131,7 +131,7 @@ mod tests {
         let kept = directory.path().join("kept");
         let devices = ["sdb1", "dm-0"].map(|name| roots.dev.join(name));
         let mut switches = switches(&devices, &roots).unwrap();
-        assert_eq!(switches, [state.clone()], "a map has none");
+        assert_eq!(switches, std::slice::from_ref(&state), "a map has none");
         switches.insert(0, directory.path().join("gone/device/state"));
         take_offline(&switches, &kept).unwrap_err();
         assert_eq!(fs::read_to_string(&state).unwrap(), OFFLINE);
