@@ -176,7 +176,7 @@ fn falling(lab: &mut Lab) -> Result<(), Trouble> {
     };
     lab.nodes[standby].set_page(word::FALL, 1)?;
     eventually("no frames on the disk", PATIENCE, || {
-        heard("disk", |ms| ms > 2_000.0)
+        heard("disk-1", |ms| ms > 2_000.0)
     })?;
     for cable in ["hb0", "hb1"] {
         eventually("frames by cable", PATIENCE, || {
@@ -185,7 +185,7 @@ fn falling(lab: &mut Lab) -> Result<(), Trouble> {
     }
     lab.nodes[standby].set_page(word::FALL, 0)?;
     eventually("frames on the disk", PATIENCE, || {
-        heard("disk", |ms| ms < 1_000.0)
+        heard("disk-1", |ms| ms < 1_000.0)
     })?;
     lab.settle()?;
     let verdict = lab.probe.since(from);
