@@ -166,7 +166,7 @@ impl Engine {
                     (self.stuck(task, Then::Failed(epoch)), Class::Critical, text)
                 }
             }
-            // What was stuck has had its pause before it was stopped.
+            // What was stuck has had its pause before it was stopped; now others come first.
             (
                 Local::Stopping {
                     op: mine,
@@ -177,7 +177,7 @@ impl Engine {
             ) if mine == op => (
                 Local::Failed {
                     epoch,
-                    retry: self.now,
+                    retry: self.now + self.timing().detect,
                 },
                 Class::Notice,
                 format!("{name} stopped"),

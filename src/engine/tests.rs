@@ -458,7 +458,7 @@ fn orders_at(engine: &mut Engine, now: Instant) -> Vec<Order> {
 }
 
 #[test]
-fn what_was_stuck_is_started_as_soon_as_it_is_stopped() {
+fn what_was_stuck_gets_no_second_pause_but_time_to_go_elsewhere() {
     let mut engine = engine(None);
     engine.on_report(Report::Hello {
         found: vec![Found::Stopped],
@@ -493,6 +493,14 @@ fn what_was_stuck_is_started_as_soon_as_it_is_stopped() {
     assert!(forced);
     let failure = None;
     engine.on_report(Report::Done { op, task, failure });
-    let orders = orders_at(&mut engine, now);
-    assert!(matches!(orders[..], [Order::Start { .. }]), "{orders:?}");
+    assert_eq!(orders_at(&mut engine, now), [], "others come first");
+    let stopped = now;
+    let order = loop {
+        now += H;
+        if let Some(order) = orders_at(&mut engine, now).pop() {
+            break order;
+        }
+        assert!(now.since(stopped) < H.times(10), "it waits once more");
+    };
+    assert!(matches!(order, Order::Start { .. }), "{order:?}");
 }
