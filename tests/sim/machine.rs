@@ -24,6 +24,7 @@ impl World {
         node.guard_life += 1;
         node.runner_life += 1;
         node.runner_up = false;
+        node.runner_mail.clear();
         node.guard = None;
         for held in &mut node.held {
             held.ends();

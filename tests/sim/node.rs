@@ -13,6 +13,7 @@ use standfast::time::Instant;
 use crate::clock::Clock;
 use crate::disk::DiskThread;
 use crate::strike::Strike;
+use crate::world::Ev;
 
 /// Frames a socket keeps for a core that does not read; more are dropped.
 pub(crate) const SOCKET_MAX: usize = 400;
@@ -132,6 +133,8 @@ pub(crate) struct Node {
     pub(crate) runner_paused_until: u64,
     /// When that pause began.
     pub(crate) runner_paused_from: u64,
+    /// What has come to it meanwhile, in this order.
+    pub(crate) runner_mail: VecDeque<Ev>,
     /// What tasks run stands still with the runner.
     pub(crate) machine_still: bool,
     pub(crate) page: Page,
@@ -156,6 +159,8 @@ pub(crate) struct Node {
     pub(crate) wake_at: u64,
     /// Epoch of the newest view its engine has known in this core life.
     pub(crate) epoch: u64,
+    /// Since when it is that one.
+    pub(crate) epoch_at: u64,
     /// The newest epoch that a core of this daemon has known.
     pub(crate) knew: u64,
     pub(crate) was_told_to_leave: bool,
@@ -197,6 +202,7 @@ impl Node {
             below_guard_until: 0,
             runner_paused_until: 0,
             runner_paused_from: 0,
+            runner_mail: VecDeque::new(),
             machine_still: false,
             page: Page::default(),
             revoked: 0,
@@ -214,6 +220,7 @@ impl Node {
             wake_at: u64::MAX,
             knew: 0,
             epoch: 0,
+            epoch_at: 0,
             was_told_to_leave: false,
             fence_fails: false,
             fence_slow: false,

@@ -78,6 +78,7 @@ impl World {
         let node = &mut self.nodes[i];
         node.runner_up = false;
         node.runner_life += 1;
+        node.runner_mail.clear();
         for held in &mut node.held {
             if held.work.take().is_some() {
                 (held.whole, held.trouble) = (false, true);
@@ -85,14 +86,31 @@ impl World {
         }
     }
 
-    /// Does the runner stand still? Then this comes to it when it goes on.
+    /// Does the runner stand still? Then this comes to it when it goes on, behind what came before.
     fn runner_waits(&mut self, i: usize, ev: Ev) -> bool {
-        let until = self.nodes[i].runner_paused_until;
-        if self.now < until {
-            self.after(until - self.now, i, ev);
-            return true;
+        let node = &mut self.nodes[i];
+        let until = node.runner_paused_until;
+        if self.now >= until && node.runner_mail.is_empty() {
+            return false;
         }
-        false
+        node.runner_mail.push_back(ev);
+        if node.runner_mail.len() == 1 {
+            self.after(until.saturating_sub(self.now), i, Ev::RunnerResumes);
+        }
+        true
+    }
+
+    /// It may have been made to stand still for longer, or once more.
+    pub(crate) fn runner_resumes(&mut self, i: usize) {
+        let node = &mut self.nodes[i];
+        let until = node.runner_paused_until;
+        if self.now >= until {
+            for ev in std::mem::take(&mut node.runner_mail) {
+                self.happen(i, ev);
+            }
+        } else if !node.runner_mail.is_empty() {
+            self.after(until - self.now, i, Ev::RunnerResumes);
+        }
     }
 
     pub(crate) fn runner_dies(&mut self, i: usize, delay: u64) {

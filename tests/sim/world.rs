@@ -113,6 +113,7 @@ pub(crate) enum Ev {
         power: u64,
         runner: u64,
     },
+    RunnerResumes,
     GuardTurn {
         guard: u64,
     },
@@ -336,7 +337,7 @@ impl World {
         true
     }
 
-    fn happen(&mut self, i: usize, ev: Ev) {
+    pub(crate) fn happen(&mut self, i: usize, ev: Ev) {
         match ev {
             Ev::Wake { core } => self.wake(i, core),
             Ev::Arrive { power, link, frame } => {
@@ -368,6 +369,7 @@ impl World {
                 }
             }
             Ev::RunnerStart { power, runner } => self.runner_starts(i, power, runner),
+            Ev::RunnerResumes => self.runner_resumes(i),
             Ev::GuardTurn { guard } => self.guard_turn(i, guard),
             Ev::GuardHasReleased { power, tasks } => self.guard_has_released(i, power, tasks),
             Ev::Watchdog { power, guard } => self.watchdog(i, power, guard),
@@ -487,6 +489,9 @@ impl World {
         let epoch = engine.view().epoch;
         let wake = node.clock.when(engine.poll_timeout()).max(self.now);
         let before = std::mem::replace(&mut node.epoch, epoch);
+        if before != epoch {
+            node.epoch_at = self.now;
+        }
         node.knew = node.knew.max(epoch);
         let mut actions = Vec::new();
         while let Some(action) = engine.poll_action() {

@@ -16,7 +16,8 @@
 //! lease ran out          for a heartbeat or longer, all at once: the node was in trouble, or
 //!                        its disk was bad and it was alone until a moment ago, or some member
 //!                        was in trouble, or one direction to it was broken;
-//!                        or a new view was on its way, and the disk of somebody was bad or
+//!                        or a new view was on its way until two heartbeats ago (one to tell that
+//!                        it is known, one for the echo), and the disk of somebody was bad or
 //!                        somebody in trouble may have left a ballot open that hid it
 //! task moved             an operator, who named the heir; standby, leaving, a failure or unfitness
 //!                        of that task there
@@ -34,7 +35,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use standfast::engine::{Cause, EvictReason, TaskRecord, View};
-use standfast::model::NodeSet;
+use standfast::model::{NodeId, NodeSet};
 
 use super::Violation;
 use crate::plan::Plan;
@@ -408,7 +409,7 @@ impl World {
 
     fn judge_eviction(
         &mut self,
-        node: standfast::model::NodeId,
+        node: NodeId,
         machine: Option<(usize, bool)>,
         view: &View,
         id: (u64, u64),
@@ -525,10 +526,12 @@ impl World {
         let others = others.without(node.id);
         let others: Vec<usize> = others.iter().map(|other| other.index()).collect();
         let listed = view.listed();
-        let knows = self.is_settled()
-            && listed
-                .iter()
-                .all(|other| self.nodes[other.index()].epoch == view.epoch);
+        let echoed = self.plan.timing.heartbeat.0 * 2;
+        let knows_it = |other: NodeId| {
+            let node = &self.nodes[other.index()];
+            node.epoch == view.epoch && self.now >= node.epoch_at + echoed
+        };
+        let knows = self.is_settled() && listed.iter().all(knows_it);
         let mut members = view.members.iter();
         let lives = members.all(|member| {
             let machine = self.living(member.node, member.incarnation.boot);
