@@ -161,9 +161,9 @@ pub(crate) struct DiskThread {
 }
 
 impl DiskThread {
-    /// Does the process wait for a register write? Then it cannot end.
+    /// Does the process wait for a write? Then it cannot end.
     pub(crate) fn writes(&self) -> bool {
-        self.write.is_some() || self.command.is_some()
+        self.write.is_some() || self.command.is_some() || self.slot.is_some()
     }
 
     /// The core and its threads are gone; what the kernel has been given goes on.

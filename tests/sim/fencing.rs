@@ -113,7 +113,7 @@ impl World {
         } else {
             self.checks.count("fenced");
             self.agents.remove(&(i, target));
-            self.switched_off(target);
+            self.switched_off(i, target);
             PowerOutcome::Off { by: "ipmi".into() }
         };
         let core = self.nodes[i].core_life;
@@ -126,15 +126,18 @@ impl World {
         self.after(delay, i, Ev::Tell { core, event });
     }
 
-    fn switched_off(&mut self, target: usize) {
+    fn switched_off(&mut self, by: usize, target: usize) {
         if !self.nodes[target].on {
             return;
         }
         let (id, life) = (self.nodes[target].id, self.nodes[target].incarnation);
         let long_ago = self.now.saturating_sub(self.plan.timing.detect.0);
+        // Who stands still takes nothing back, and its devices do what they were told before.
+        let attentive = !self.troubles.of_node(by, self.now, self.now);
         let mut decided = self.checks.decided.values();
         let in_since = decided.rfind(|known| known.at < long_ago);
-        if in_since.is_some_and(|known| known.view.grants(id, life))
+        if attentive
+            && in_since.is_some_and(|known| known.view.grants(id, life))
             && self
                 .checks
                 .newest()

@@ -157,7 +157,7 @@ impl Troubles {
     }
 
     /// Was the node itself in trouble at any time in the window before `asked`, or until `now`?
-    fn of_node(&self, node: usize, asked: u64, now: u64) -> bool {
+    pub(crate) fn of_node(&self, node: usize, asked: u64, now: u64) -> bool {
         let begin = asked.saturating_sub(self.window);
         let mut spells = self.spells();
         spells.any(|(place, from, to)| place == Place::Node { node } && from <= now && to >= begin)
