@@ -246,6 +246,12 @@ impl Engine {
                 format!("node {name} runs another configuration (revision {revision})"),
             );
         }
+        // Whose register has stopped may know another one.
+        if frame.epoch > self.view.epoch && frame.flags.contains(Flags::VOTES) {
+            let epoch = frame.epoch;
+            let event = register::Event::DecidedElsewhere { epoch };
+            self.register.handle(self.now, event);
+        }
         if frame.epoch > self.view.epoch && frame.epoch > self.read_wanted_for {
             self.read_wanted_for = frame.epoch;
             self.read_all();

@@ -79,6 +79,12 @@ pub enum Event<'a> {
         /// What.
         message: &'a Message,
     },
+    /// A node that knows the decided value of this epoch has just said so. Not what the value is:
+    /// that the disk shows, to any read begun since then.
+    DecidedElsewhere {
+        /// Of the newest value which that node knows.
+        epoch: u64,
+    },
     /// The node's own file was read.
     Remembered(&'a Memory),
     /// The ordered record is in the node's own file, durably.

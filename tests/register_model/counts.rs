@@ -11,6 +11,8 @@ pub(crate) struct Counts {
     pub(crate) gave_up: u64,
     pub(crate) gave_up_unclear: u64,
     pub(crate) learned: u64,
+    /// Of an epoch that another node knows.
+    pub(crate) heard_of: u64,
     pub(crate) proofs: u64,
     pub(crate) crashes: u64,
     pub(crate) write_errors: u64,
@@ -38,6 +40,7 @@ impl AddAssign for Counts {
         self.gave_up += other.gave_up;
         self.gave_up_unclear += other.gave_up_unclear;
         self.learned += other.learned;
+        self.heard_of += other.heard_of;
         self.proofs += other.proofs;
         self.crashes += other.crashes;
         self.write_errors += other.write_errors;
@@ -66,6 +69,7 @@ impl Counts {
             self.gave_up,
             self.gave_up_unclear,
             self.learned,
+            self.heard_of,
             self.proofs,
             self.crashes,
             self.write_errors,

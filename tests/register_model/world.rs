@@ -325,6 +325,7 @@ impl World {
                 self.issue_read(index, disk);
             }
         }
+        self.hear_of_epochs(index);
         let due = if calm {
             !self.nodes[index].content
         } else {
@@ -336,6 +337,19 @@ impl World {
         }
         let next = HEARTBEAT / 2 + self.below(HEARTBEAT);
         self.after(next, index, Step::Heartbeat);
+    }
+
+    /// Somebody says which epoch it knows; the newest is heard, or an older one.
+    fn hear_of_epochs(&mut self, index: usize) {
+        if !self.chance(300) {
+            return;
+        }
+        let from = self.below(self.nodes.len() as u64) as usize;
+        let epoch = self.nodes[from].epoch;
+        if self.nodes[from].register.is_some() && epoch > self.nodes[index].epoch {
+            self.counts.heard_of += 1;
+            self.feed(index, Event::DecidedElsewhere { epoch });
+        }
     }
 
     fn propose(&mut self, index: usize, calm: bool) {

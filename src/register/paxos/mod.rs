@@ -48,7 +48,7 @@ use super::{
 pub use network::MAIL_MAX;
 use network::Round;
 pub(super) use state::Stage;
-use state::{Media, Newer, Outbox, Phase, Proposal};
+use state::{Elsewhere, Media, Newer, Outbox, Phase, Proposal};
 
 /// Ballots of one proposal; with the back-off they outlast every sensible deadline.
 const TRIES_MAX: u32 = 64;
@@ -80,6 +80,7 @@ pub struct Register {
     /// End of the read that showed `known` to be decided.
     known_at: Instant,
     newer: Option<Newer>,
+    elsewhere: Elsewhere,
     /// When to write to the disk what this node has accepted over the network, if nobody has.
     behind: Option<Instant>,
     /// Highest ballot ever seen or begun.
@@ -114,6 +115,7 @@ impl Register {
             known: Value::default(),
             known_at: Instant::default(),
             newer: None,
+            elsewhere: Elsewhere::default(),
             behind: None,
             highest: Ballot::NONE,
             outbox: Outbox::default(),
@@ -163,6 +165,10 @@ impl Register {
             }
             Event::Compared { at, outcome } => self.compared(now, at, outcome),
             Event::Heard { from, message } => self.heard(now, from, message),
+            Event::DecidedElsewhere { epoch } if epoch > self.elsewhere.epoch => {
+                self.elsewhere = Elsewhere { epoch, since: now };
+            }
+            Event::DecidedElsewhere { .. } => {}
             Event::Remembered(memory) => {
                 self.acceptor.remember(memory);
                 self.recover();

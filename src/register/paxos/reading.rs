@@ -130,7 +130,8 @@ impl Register {
     }
 
     /// A value seen twice, the second time by a read begun after the first was finished and without
-    /// any higher ballot beside it, is decided.
+    /// any higher ballot beside it, is decided; so is one of the epoch that another node was known
+    /// to know when the read began.
     fn learn_from(&mut self, now: Instant, scan: &Scan) {
         let (begun, ended) = (scan.begun, scan.ended);
         let Some(value) = scan.value().filter(|value| value.epoch > self.known.epoch) else {
@@ -144,6 +145,14 @@ impl Register {
             }
             return;
         };
+        let elsewhere = self.elsewhere;
+        if value.epoch == elsewhere.epoch
+            && begun >= elsewhere.since
+            && self.acceptor.is_recovered()
+        {
+            self.learn(value, ended);
+            return;
+        }
         let (bal, mbal) = (scan.bal(), scan.mbal);
         let before = self.newer.filter(|newer| newer.bal >= bal);
         if before.is_some_and(|newer| newer.bal > bal) {

@@ -62,6 +62,14 @@ pub(super) struct Newer {
     pub(super) due: Instant,
 }
 
+/// Another node knows a decided value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Elsewhere {
+    pub(super) epoch: u64,
+    /// When it was first heard that there is one of this epoch.
+    pub(super) since: Instant,
+}
+
 /// News not polled yet. One of each: newer ones take the place of older ones.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Outbox {
