@@ -97,6 +97,30 @@ fn who_moves_a_task_to_where_it_failed_means_it() {
 }
 
 #[test]
+fn a_task_that_sticks_half_started_is_stopped_by_force_and_runs_elsewhere() {
+    let mut stuck = 0;
+    for seed in 0..20 {
+        let mut world = cluster(2, 1, seed);
+        let owner = runner_of(&world, 0);
+        let heir = 1 - owner;
+        let to = world.nodes[heir].id;
+        world.nodes[heir].held[0].starts_fail = true;
+        world.command(owner, Command::Move { task: first(), to });
+        let half = |world: &World| {
+            let held = &world.nodes[heir].held[0];
+            held.running && !held.whole && held.work.is_none()
+        };
+        stuck += u64::from(world.run_while(D * 2, |world| !half(world)));
+        wait(&mut world, D * 40, "the task back", |world| {
+            world.nodes[owner].held[0].whole && failed_on(world) == [to]
+        });
+        pass(&mut world, D * 40);
+        assert!(runs(&world, owner, 0) && !runs(&world, heir, 0));
+    }
+    assert!((1..20).contains(&stuck), "{stuck} of 20");
+}
+
+#[test]
 fn where_a_task_has_failed_it_gets_a_second_chance_when_nobody_else_is_left() {
     let mut world = cluster(2, 1, 4);
     let owner = runner_of(&world, 0);
