@@ -35,6 +35,10 @@ use crate::storage::last_words::{LAST_WORDS_LEN, LastWords};
 /// Where the kernel takes lines for its own log.
 const KMSG: &str = "/dev/kmsg";
 
+/// Before a line for the kernel's log: critical, so that a console shows it even if it is told to be
+/// quiet (`KERN_CRIT`, Documentation/core-api/printk-basics.rst).
+const CRITICAL: &str = "<2>";
+
 /// How often a disk that was not there, or held no area of this cluster, is tried again.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
@@ -145,7 +149,7 @@ fn keep(file: &File, kernel_log: Option<File>, said: &Receiver<LastWords>, kept:
         if let Some(mut log) = kernel_log.as_ref() {
             let (epoch, tasks) = (words.epoch, words.tasks);
             let line = format!(
-                "standfast: resetting this node at epoch {epoch}, tasks={tasks:#x}: {}\n",
+                "{CRITICAL}standfast: resetting this node at epoch {epoch}, tasks={tasks:#x}: {}\n",
                 words.reason.words()
             );
             let _ = log.write_all(line.as_bytes());
