@@ -6,15 +6,16 @@ from rig.guest import until
 from scenarios import (BACK, await_writes, expect, finish, move_back, needs, paused, power_cut,
                        refuse_late, report, report_gap, setting, storage_path_cut, unchanged)
 
-# Starts, runs and stops as a file says; cannot be stopped where there is another.
+# Starts, runs and stops as a file says, and takes its time for it; cannot be stopped where there is
+# another file.
 STUBBORN = """
 [[task.object]]
 name = "stubborn"
 kind = "script"
 step = 2
 start = ["/bin/touch", "/run/stubborn"]
-stop = ["/bin/sh", "-c", "test -e /run/no-stop || rm -f /run/stubborn"]
-probe = ["/bin/sh", "-c", "test -e /run/stubborn || exit 3"]
+stop = ["/bin/sh", "-c", "sleep 0.3; test -e /run/no-stop || rm -f /run/stubborn"]
+probe = ["/bin/sh", "-c", "sleep 0.3; test -e /run/stubborn || exit 3"]
 """
 
 
