@@ -56,10 +56,22 @@ pub struct Farewell {
 /// One place where words are kept, as the guard sees it.
 #[derive(Debug)]
 struct Keeper {
-    words: Sender<LastWords>,
+    words: Sender<Word>,
     /// Written, or known to be in vain.
     kept: Arc<AtomicBool>,
 }
+
+/// What is said to a keeper.
+#[derive(Clone, Copy, Debug)]
+enum Word {
+    /// To be kept.
+    Last(LastWords),
+    /// Those were not the last: the node lives.
+    TakenBack,
+}
+
+/// Words that may wait for a keeper: all there ever are.
+const WORDS_WAITING_MAX: usize = 2;
 
 /// Whose words these are, for those who read them on a disk.
 #[derive(Clone, Debug)]
@@ -116,9 +128,9 @@ impl Farewell {
     fn spawn(
         &mut self,
         name: &str,
-        body: impl FnOnce(&Receiver<LastWords>, &AtomicBool) + Send + 'static,
+        body: impl FnOnce(&Receiver<Word>, &AtomicBool) + Send + 'static,
     ) -> io::Result<()> {
-        let (words, said) = bounded(1);
+        let (words, said) = bounded(WORDS_WAITING_MAX);
         let kept = Arc::new(AtomicBool::new(false));
         let mark = Arc::clone(&kept);
         std::thread::Builder::new()
@@ -131,9 +143,18 @@ impl Farewell {
 
     /// Has them kept; never waits.
     pub(super) fn say(&self, words: LastWords) {
+        self.tell(Word::Last(words));
+    }
+
+    /// Has them forgotten where no frame of the core wipes them; never waits.
+    pub(super) fn take_back(&self) {
+        self.tell(Word::TakenBack);
+    }
+
+    fn tell(&self, word: Word) {
         for keeper in &self.keepers {
-            // It is said once; a full queue would hold the same words.
-            let _ = keeper.words.try_send(words);
+            // Each is told once, and there is room for both.
+            let _ = keeper.words.try_send(word);
         }
     }
 
@@ -149,8 +170,12 @@ pub(super) fn kernel_log() -> Option<File> {
     OpenOptions::new().write(true).open(KMSG).ok()
 }
 
-fn keep(file: &File, kernel_log: Option<File>, said: &Receiver<LastWords>, kept: &AtomicBool) {
-    while let Ok(words) = said.recv() {
+fn keep(file: &File, kernel_log: Option<File>, said: &Receiver<Word>, kept: &AtomicBool) {
+    while let Ok(word) = said.recv() {
+        let Word::Last(words) = word else {
+            let _ = file.write_all_at(&[0; LAST_WORDS_LEN], 0);
+            continue;
+        };
         if let Some(mut log) = kernel_log.as_ref() {
             let (epoch, tasks) = (words.epoch, words.tasks);
             let line = format!(
@@ -183,11 +208,11 @@ struct Place {
 }
 
 impl Shared {
-    fn keep(&mut self, said: &Receiver<LastWords>, kept: &AtomicBool) {
+    fn keep(&mut self, said: &Receiver<Word>, kept: &AtomicBool) {
         loop {
             self.look();
             match said.recv_timeout(LOOK_EVERY) {
-                Ok(words) => {
+                Ok(Word::Last(words)) => {
                     if self.write(words).is_none() {
                         // The device may be another one by now.
                         self.place = None;
@@ -196,7 +221,8 @@ impl Shared {
                     }
                     kept.store(true, Ordering::Release);
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                // The core's next frame wipes them.
+                Ok(Word::TakenBack) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
