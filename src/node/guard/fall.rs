@@ -9,12 +9,12 @@
 //! the order to the kernel be lost, the hardware carries it out. What is written before is written
 //! by threads that may wait for a disk ([`farewell`](super::farewell)); the guard never does.
 //!
-//! A task that was never granted in this boot and cannot be stopped is no reason: a service that the
-//! machine starts by itself, or a probe that is not installed, would be there again after the reset,
-//! and after the next.
+//! A task that was never granted in this boot and cannot be stopped is no reason: a service that
+//! the machine starts by itself, or a probe that is not installed, would be there again after the
+//! reset, and after the next.
 //!
 //! Should neither the kernel nor the watchdog reset the node, it has fallen in vain: its last words
-//! are not true and are taken back, its frames go to the disks again, and it is for a person to act.
+//! are not true and are taken back, its frames go to the disks again, and a person has to act.
 //!
 //! A node without an armed watchdog has no such rung: there `standfastd` may be a guest of
 //! somebody else's machine, as in a container.

@@ -10,8 +10,8 @@
 //! need is opened beforehand. A disk that is not there is looked for again from time to time; if
 //! there is none when the node falls, nothing is written to it and nothing waits for it. One that
 //! is open is neither read nor written until then: a thread that hangs in a disk keeps its process
-//! from ending. It is closed when its path leads elsewhere or nowhere, so that the kernel can forget
-//! a disk that was taken away.
+//! from ending. It is closed when its path leads elsewhere or nowhere: the kernel can then forget a
+//! disk that was taken away.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
