@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::status::{age_ms, alarms_of_fences, granted, owner_state, page_state, processes};
+use super::status::{age_ms, alarms_of_node, granted, owner_state, page_state, processes};
 use super::{names, table, words};
 use crate::engine::{LinkStatus, NodeStatus, Snapshot, TaskStatus};
 use crate::node::control::{Names, Status, WatchdogStatus};
@@ -158,6 +158,9 @@ fn watchdog(watchdog: &WatchdogStatus) -> String {
     if watchdog.falling {
         text.push_str("; THIS NODE IS ABOUT TO RESET ITSELF");
     }
+    if watchdog.fell_in_vain {
+        text.push_str("; IT HAS NOT RESET THIS NODE, WHICH HAD TO BE");
+    }
     text
 }
 
@@ -246,7 +249,7 @@ fn print_attention(status: &Status, snapshot: &Snapshot, out: &mut dyn Write) ->
             .iter()
             .map(|alarm| names::in_alarm(names, alarm)),
     );
-    lines.extend(alarms_of_fences(status));
+    lines.extend(alarms_of_node(status));
     if lines.is_empty() {
         return Ok(());
     }

@@ -143,7 +143,7 @@ pub(super) fn health(status: &Status) -> Exit {
         return Exit::Attention;
     };
     let runs = |task: &TaskStatus| !task.wanted || owner_state(task) == Some(TaskState::Started);
-    if alarms_of_fences(status).next().is_none()
+    if alarms_of_node(status).next().is_none()
         && snapshot.alarms.is_empty()
         && snapshot.tasks.iter().all(runs)
     {
@@ -153,13 +153,20 @@ pub(super) fn health(status: &Status) -> Exit {
     }
 }
 
-/// Nodes that could not be switched off if they had to be.
-pub(super) fn alarms_of_fences(status: &Status) -> impl Iterator<Item = String> {
-    status.fences.iter().filter_map(|fence| {
+/// What this node knows besides: it should have been reset, or others could not be switched off if
+/// they had to be.
+pub(super) fn alarms_of_node(status: &Status) -> impl Iterator<Item = String> {
+    let in_vain = status.page.watchdog.fell_in_vain.then(|| {
+        "this node had to reset itself and could not; the watchdog is not petted any more: switch \
+         the node off"
+            .to_owned()
+    });
+    let fences = status.fences.iter().filter_map(|fence| {
         let trouble = fence.trouble.as_ref()?;
         let name = names::of_node(&status.names, fence.node);
         Some(format!("cannot fence {name}: {trouble}"))
-    })
+    });
+    in_vain.into_iter().chain(fences)
 }
 
 /// How the task stands on its owner, if it has one that was heard.
@@ -228,7 +235,7 @@ fn json_report(status: &Status) -> Value {
         .map(|fence| fence_json(names, fence))
         .collect();
     if let Some(alarms) = report["alarms"].as_array_mut() {
-        alarms.extend(alarms_of_fences(status).map(Value::from));
+        alarms.extend(alarms_of_node(status).map(Value::from));
     }
     report
 }

@@ -172,6 +172,8 @@ pub struct WatchdogStatus {
     pub caused_boot: bool,
     /// The node is about to reset itself.
     pub falling: bool,
+    /// It was to reset itself, and neither the kernel nor the watchdog has done it.
+    pub fell_in_vain: bool,
 }
 
 impl WatchdogStatus {

@@ -30,7 +30,8 @@
 //! | 23, 24 | guard | timeout of the watchdog as configured and as in force, ns |
 //! | 25, 26 | guard | longest pet of the watchdog in ns, count of pets that took long |
 //! | 27 | runner | starts of the daemon whose watchdog it has told of; see word 3 |
-//! | 28 | guard | why the node is about to reset itself, as `Reason`; 0 = it is not |
+//! | 28 | guard | why the node is to be reset, as `Reason`; 0 = it is not; bit 8: it lives on |
+//! | 29 | guard | tasks granted at some time in this boot, bit by task index |
 //! | 64..128 | core | state of each task here, as `TaskState`, and its epoch << 8 |
 
 use serde::{Deserialize, Serialize};
@@ -99,10 +100,22 @@ pub mod word {
     pub const PETS_LATE: usize = 26;
     /// Start whose watchdog was told of.
     pub const WATCHDOG_TOLD: usize = 27;
-    /// Why the node resets itself; 0 = it does not. Else the core writes no frames to disks.
+    /// Why the node resets itself; see [`is_falling`](super::is_falling).
     pub const FALL: usize = 28;
+    /// Tasks granted in this boot.
+    pub const GRANTED_IN_BOOT: usize = 29;
     /// First of the tasks' states.
     pub const TASK_STATES: usize = 64;
+}
+
+/// In [`word::FALL`]: the node lives on, its reset has not come.
+pub const FELL_IN_VAIN: u64 = 1 << 8;
+
+/// Is the node with this [`word::FALL`] about to be reset? Then its core writes no frames to disks:
+/// beside them stands why.
+#[must_use]
+pub const fn is_falling(fall: u64) -> bool {
+    fall != 0 && fall & FELL_IN_VAIN == 0
 }
 
 /// In [`word::WATCHDOG`]: the last boot was the watchdog's doing.

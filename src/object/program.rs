@@ -130,6 +130,11 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// Where what runs beside a task's group for the object `name` runs; see [`Plan::beside`].
+pub(super) fn group_beside(name: &str, context: &BuildContext) -> PathBuf {
+    beside(&context.cgroup, &context.cgroup.join(name))
+}
+
 /// A group for one object. No task has a name like this.
 fn beside(task: &Path, object: &Path) -> PathBuf {
     let name = |group: &Path| group.file_name().unwrap_or_default().display().to_string();

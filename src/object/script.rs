@@ -2,13 +2,18 @@
 //!
 //! A probe runs beside the worker: its end is an event, its deadline a timer. A late probe is no
 //! failure unless it repeats and this host was not stalled meanwhile.
+//!
+//! Only the start runs in the task's control group, with what it leaves there. A node without a
+//! right to the task, such as one that has just booted, has to find out whether the service runs,
+//! and to stop it; in that group the guard would kill stop and probe within milliseconds, so they
+//! run beside it. What they leave is killed when they have ended.
 
 use std::time::{Duration, Instant};
 
 use toml::Table;
 
 use super::parameter::{command, duration, missing, wrong};
-use super::program::{Ending, Group, Plan, Program, output_of, run};
+use super::program::{Ending, Group, Plan, Program, group_beside, output_of, run};
 use super::{
     BuildContext, Context, Object, ObjectError, ObjectKind, Probe, Urgency, Watch, Watched,
     sentence,
@@ -60,6 +65,8 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// How long processes may take to die after SIGKILL.
 const KILL_WITHIN: Duration = Duration::from_secs(5);
+/// How long what a probe has left behind may take to die.
+const CLEAR_WITHIN: Duration = Duration::from_secs(1);
 /// Late probes in a row that count as a failure.
 const LATE_MAX: u32 = 3;
 
@@ -114,11 +121,13 @@ fn claims(spec: &Spec) -> Claims {
 fn build(config: &ObjectConfig, context: BuildContext) -> Box<dyn Object> {
     let spec = parse(&config.parameters).expect("the configuration was checked");
     let group = Group::new(context.cgroup.join(&config.name), context.fenced);
+    let beside = Group::new(group_beside(&config.name, &context), context.fenced);
     Box::new(Script {
         name: config.name.clone(),
         spec,
         context,
         group,
+        beside,
         started: false,
         probing: Probing::Idle,
         late: 0,
@@ -140,7 +149,10 @@ struct Script {
     name: String,
     spec: Spec,
     context: BuildContext,
+    /// Of the start.
     group: Group,
+    /// Of stop and probe.
+    beside: Group,
     /// All that is known where there is no probe.
     started: bool,
     probing: Probing,
@@ -168,7 +180,8 @@ impl Object for Script {
             return Ok(());
         }
         let until = deadline.min(Instant::now() + self.spec.start_within);
-        self.run_to_success(&self.spec.start, context, Urgency::Stop, until)?;
+        let plan = self.plan(&self.spec.start, context);
+        run_to_success(&plan, context, Urgency::Stop, until)?;
         self.started = true;
         match self.ask(context, Urgency::Stop) {
             Probe::Running => {}
@@ -194,8 +207,11 @@ impl Object for Script {
             self.spec.stop_within
         };
         let until = deadline.min(Instant::now() + patience);
-        let stopped = self.run_to_success(&self.spec.stop, context, Urgency::Forced, until);
+        let plan = self.plan_beside(&self.spec.stop, context);
+        let stopped = run_to_success(&plan, context, Urgency::Forced, until);
+        let beside = self.beside.end(deadline);
         self.group.end(deadline)?;
+        beside?;
         if self.spec.probe.is_none() {
             stopped?;
         } else {
@@ -259,20 +275,14 @@ impl Script {
         Plan::new(&self.name, command, &self.context, context.epoch)
     }
 
-    fn run_to_success(
-        &self,
-        command: &[String],
-        context: &Context<'_>,
-        urgency: Urgency,
-        until: Instant,
-    ) -> Result<(), ObjectError> {
-        let plan = self.plan(command, context);
-        let ending = run(&plan, context, urgency, until)?;
-        if ending.code() == Some(0) {
-            Ok(())
-        } else {
-            Err(plan.failed(&ending))
-        }
+    fn plan_beside<'a>(&'a self, command: &'a [String], context: &Context<'_>) -> Plan<'a> {
+        self.plan(command, context).beside(&self.context)
+    }
+
+    /// Kills what a probe has left behind. That it does not die at once is seen when the service is
+    /// stopped.
+    fn clear(&self) {
+        let _ = self.beside.end(Instant::now() + CLEAR_WITHIN);
     }
 
     /// One probe, waited for. Without a probe program: whether it was started and not stopped.
@@ -286,7 +296,14 @@ impl Script {
             };
         };
         let deadline = Instant::now() + self.spec.probe_within;
-        match run(&self.plan(command, context), context, urgency, deadline) {
+        let ended = run(
+            &self.plan_beside(command, context),
+            context,
+            urgency,
+            deadline,
+        );
+        self.clear();
+        match ended {
             Ok(ending) => self.meaning(ending),
             Err(error) => error.into(),
         }
@@ -310,7 +327,7 @@ impl Script {
             self.probing = Probing::Idle;
             return Watched::Fine;
         };
-        match self.plan(command, context).spawn() {
+        match self.plan_beside(command, context).spawn() {
             Ok(program) => {
                 let deadline = Instant::now() + self.spec.probe_within;
                 self.probing = Probing::Running { program, deadline };
@@ -329,6 +346,7 @@ impl Script {
 
     fn judge(&mut self, ending: Ending) -> Watched {
         self.late = 0;
+        self.clear();
         self.wait_interval();
         match self.meaning(ending) {
             Probe::Running | Probe::Late => Watched::Fine,
@@ -395,8 +413,23 @@ impl Script {
             let soon = Instant::now() + Duration::from_secs(1);
             let _ = super::wait_for(&[program.descriptor()], Some(soon));
             let _ = program.ended();
+            self.clear();
         }
         self.probing = Probing::Idle;
+    }
+}
+
+fn run_to_success(
+    plan: &Plan<'_>,
+    context: &Context<'_>,
+    urgency: Urgency,
+    until: Instant,
+) -> Result<(), ObjectError> {
+    let ending = run(plan, context, urgency, until)?;
+    if ending.code() == Some(0) {
+        Ok(())
+    } else {
+        Err(plan.failed(&ending))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Another process, held by a descriptor instead of a number that may be given to somebody else.
 //!
 //! Readable when the process has ended, child or not, within a millisecond and without polling
-//! (pidfd_open(2)). Safe from any thread; nothing here waits.
+//! (pidfd_open(2)). Safe from any thread; only [`PidFd::wait_ended`] waits.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
@@ -83,9 +83,20 @@ impl PidFd {
     ///
     /// None known; the kernel's answer is passed on.
     pub fn has_ended(&self) -> Result<bool, Failed> {
+        self.wait_ended(Duration::ZERO)
+    }
+
+    /// Waits until the process has ended, `at_most` so long, rounded up to milliseconds; works for
+    /// any process. `Ok(false)` if it has not, or a signal came in between.
+    ///
+    /// # Errors
+    ///
+    /// None known; the kernel's answer is passed on.
+    pub fn wait_ended(&self, at_most: Duration) -> Result<bool, Failed> {
         let mut descriptors = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
-        let at_once = PollTimeout::try_from(Duration::ZERO).expect("zero is a timeout");
-        match poll(&mut descriptors, at_once) {
+        let ms = at_most.as_nanos().div_ceil(1_000_000);
+        let at_most = PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX);
+        match poll(&mut descriptors, at_most) {
             Ok(ready) => Ok(ready > 0),
             Err(Errno::EINTR) => Ok(false),
             Err(errno) => Err(Failed::new("look at process", self.pid, errno)),
@@ -158,6 +169,19 @@ mod tests {
             watched.wait().unwrap(),
             Some(Ended::Killed(Signal::SIGTERM))
         );
+    }
+
+    #[test]
+    fn an_end_is_waited_for_and_no_longer_than_was_said() {
+        let (_child, watched) = spawn("sleep", "1000");
+        assert!(!watched.wait_ended(Duration::from_micros(10)).unwrap());
+        assert!(watched.send_signal(Signal::SIGKILL).unwrap());
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while !watched.wait_ended(Duration::MAX).unwrap() {
+            assert!(std::time::Instant::now() < deadline, "it does not end");
+        }
+        assert!(watched.wait_ended(Duration::ZERO).unwrap());
+        watched.wait().unwrap();
     }
 
     #[test]

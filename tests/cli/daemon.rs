@@ -137,6 +137,7 @@ fn a_weak_watchdog_is_shown_with_what_its_driver_made_of_it() {
             late_pets: 3,
             caused_boot: true,
             falling: false,
+            fell_in_vain: false,
         };
         status(weak)
     });
@@ -150,6 +151,20 @@ fn a_weak_watchdog_is_shown_with_what_its_driver_made_of_it() {
         (&watchdog["kind"], &watchdog["late_pets"]),
         (&"software".into(), &3.into())
     );
+}
+
+#[test]
+fn a_node_that_could_not_reset_itself_is_an_alarm() {
+    let place = Place::new();
+    place.serve(|_| {
+        let mut fallen = well();
+        fallen.page.watchdog.fell_in_vain = true;
+        status(fallen)
+    });
+    let ran = place.run(&["status"]).exits(1);
+    ran.says("! this node had to reset itself and could not");
+    let report = place.run(&["status", "--json"]).exits(1).json();
+    assert_eq!(report["page"]["watchdog"]["fell_in_vain"], true);
 }
 
 #[test]

@@ -19,8 +19,9 @@ use standfast::storage::last_words::{LastWords, Reason};
 use standfast_sys::disk::DirectDisk;
 use standfast_sys::loop_device::LoopDevice;
 
+use crate::falls::Counted;
 use crate::rig::{Rig, eventually, in_network};
-use crate::{Counted, end, stuck};
+use crate::{end, stuck};
 
 const CLUSTER: ClusterId = *b"cluster-for-test";
 const BOOT: [u8; 16] = [7; 16];
@@ -109,7 +110,8 @@ fn fall(farewell: Farewell, look: impl FnOnce()) {
         boot: BOOT,
     });
     rig.store(word::EPOCH, 17);
-    rig.lease(true);
+    rig.grant(0b10);
+    rig.seen_granted(0b10);
     rig.store(word::TASK_STATES + 1, TaskState::StopFailed as u64 | 3 << 8);
     assert_eq!(resets.load(Ordering::SeqCst), 0);
     rig.lease(false);
@@ -117,6 +119,7 @@ fn fall(farewell: Farewell, look: impl FnOnce()) {
         (resets.load(Ordering::SeqCst) == 1).then_some(())
     });
     look();
+    rig.store(word::TASK_STATES + 1, TaskState::Stopped as u64 | 3 << 8);
     end(guard);
 }
 

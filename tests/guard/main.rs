@@ -3,23 +3,20 @@
 
 mod daemon;
 mod disks;
+mod falls;
 mod rig;
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rig::{ADDRESS, Client, Rig, Running, address, eventually, in_network, link, readable, run};
 use standfast::config::{DETECT_MAX, Timing};
-use standfast::model::TaskState;
-use standfast::node::guard::{Farewell, LastRung, Reset, queue};
+use standfast::node::guard::queue;
 use standfast::node::messages::FromGuard;
 use standfast::node::page::word;
-use standfast::storage::last_words::{LastWords, Reason};
-use standfast::time::Instant;
 use standfast_sys::clock::boottime_ns;
 use standfast_sys::netlink::{Change, Monitor, OWN_PROTOCOL, Route};
 use standfast_sys::packet::{ArpOperation, ArpSocket};
@@ -350,81 +347,6 @@ fn the_watchdog_is_petted_under_a_lease_or_with_nothing_to_protect() {
             "disarmed"
         );
     });
-}
-
-#[test]
-fn a_node_that_cannot_let_go_says_why_and_resets_itself_once() {
-    in_network(|| {
-        let disk = stuck::Disk::new();
-        let mut rig = Rig::new();
-        let path = rig.run_dir().join("last-words");
-        let mut farewell = Farewell::default();
-        farewell.keep_in(&path, None).unwrap();
-        let resets = Arc::new(AtomicU32::new(0));
-        let guard = rig.guard_that_falls(LastRung {
-            reset: Some(Box::new(Counted(resets.clone()))),
-            farewell: Some(farewell),
-            boot: [7; 16],
-        });
-        rig.grant(0b01);
-        rig.store(word::EPOCH, 17);
-        let mut process = disk.writer(&rig.cgroup(0));
-        assert_eq!(resets.load(Ordering::SeqCst), 0);
-        rig.lease(false);
-        eventually("a reset", || {
-            (resets.load(Ordering::SeqCst) == 1).then_some(())
-        });
-        let words = LastWords::decode(&std::fs::read(&path).unwrap()).unwrap();
-        assert_eq!((words.boot, words.epoch, words.tasks), ([7; 16], 17, 0b01));
-        assert_eq!(words.reason, Reason::NotReleased);
-        assert_eq!(rig.load(word::FALL), Reason::NotReleased as u64);
-        // Whatever happens from now on: no pet, and no second reset.
-        disk.thaw();
-        process.wait().unwrap();
-        let turns = rig.load(word::GUARD_TURN_AT);
-        eventually("turns", || {
-            (rig.load(word::GUARD_TURN_AT) > turns + 300_000_000).then_some(())
-        });
-        assert!(!guard.control.may_pet(Instant(boottime_ns())));
-        assert_eq!(resets.load(Ordering::SeqCst), 1);
-        end(guard);
-    });
-}
-
-#[test]
-fn a_task_that_cannot_be_stopped_resets_a_node_without_a_lease_only() {
-    in_network(|| {
-        let mut rig = Rig::new();
-        let resets = Arc::new(AtomicU32::new(0));
-        let guard = rig.guard_that_falls(LastRung {
-            reset: Some(Box::new(Counted(resets.clone()))),
-            farewell: None,
-            boot: [7; 16],
-        });
-        rig.lease(true);
-        rig.store(word::TASK_STATES + 1, TaskState::StopFailed as u64 | 3 << 8);
-        let turns = rig.load(word::GUARD_TURN_AT);
-        eventually("turns", || {
-            (rig.load(word::GUARD_TURN_AT) > turns + 600_000_000).then_some(())
-        });
-        assert_eq!(resets.load(Ordering::SeqCst), 0);
-        rig.lease(false);
-        eventually("a reset", || {
-            (resets.load(Ordering::SeqCst) == 1).then_some(())
-        });
-        assert_eq!(rig.load(word::FALL), Reason::NotStopped as u64);
-        end(guard);
-    });
-}
-
-/// Counts instead of resetting the machine that the test runs on.
-struct Counted(Arc<AtomicU32>);
-
-impl Reset for Counted {
-    fn reset(&self) -> std::io::Result<()> {
-        self.0.fetch_add(1, Ordering::SeqCst);
-        Ok(())
-    }
 }
 
 /// Runs a guard until it is killed; started by other tests as a process of its own. By itself it

@@ -257,6 +257,13 @@ impl Rig {
         self.store(word::GRANTED, tasks);
     }
 
+    /// Waits until the guard knows that these tasks were granted.
+    pub(crate) fn seen_granted(&self, tasks: u64) {
+        eventually("the guard knows what was granted", || {
+            (self.load(word::GRANTED_IN_BOOT) & tasks == tasks).then_some(())
+        });
+    }
+
     /// Keeps the lease valid, or lets it run out by itself.
     pub(crate) fn lease(&mut self, renewed: bool) {
         if let Some(core) = self.core.take() {

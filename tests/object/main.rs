@@ -9,7 +9,7 @@ mod volume;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use node_rig::{Disk, PATIENCE, Place, eventually, in_namespaces, sh, soon, with};
 use standfast::object::{KINDS, Notice, Object, ObjectError, Probe, Watched, sentence, wait_for};
@@ -234,6 +234,66 @@ fn a_script_is_what_its_probe_says() {
         panic!("not failed")
     };
     assert!(reason.contains("disk on fire"), "{reason}");
+}
+
+/// A guard that lets nothing live in the task's group, as on a node without a right to the task.
+fn without_a_right(place: &Place, body: impl FnOnce()) {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let group = Cgroup::create(&place.group.0).unwrap();
+            while !over.load(Ordering::SeqCst) {
+                group.kill().unwrap();
+                std::thread::yield_now();
+            }
+        });
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+        over.store(true, Ordering::SeqCst);
+        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+}
+
+#[test]
+fn a_node_without_a_right_to_a_service_can_ask_and_stop_it() {
+    let place = Place::new();
+    let mut service = script(&place, "sleep 0.3; test -e FLAG || exit 3", "");
+    without_a_right(&place, || {
+        assert_eq!(probe(&mut *service), Probe::Stopped);
+        fs::write(place.path("flag"), "").unwrap();
+        assert_eq!(probe(&mut *service), Probe::Running);
+        stop(&mut *service).unwrap();
+        assert!(!place.path("flag").exists());
+    });
+    // But nothing is started there.
+    without_a_right(&place, || {
+        let slow = "start = [\"/bin/sleep\", \"1000\"]\nstop = [\"/bin/true\"]\n";
+        let mut other = place.object(&format!(
+            "[[task.object]]\nname = \"other\"\nkind = \"script\"\n{slow}"
+        ));
+        let error = start(&mut *other).unwrap_err();
+        assert!(sentence(&error).contains("killed"), "{}", sentence(&error));
+    });
+}
+
+#[test]
+fn what_a_probe_or_stop_leaves_is_killed() {
+    let place = Place::new();
+    let left = place.path("left").display().to_string();
+    let leave = format!("sleep 1000 & echo $! >> {left}; test -e FLAG || exit 3");
+    let mut service = script(&place, &leave, "");
+    start(&mut *service).unwrap();
+    let noted = || fs::read_to_string(&left).unwrap().lines().count();
+    let before = noted();
+    eventually("a probe of its own accord", || {
+        let watch = service.watch();
+        let _ = wait_for(watch.descriptor.as_slice(), watch.at);
+        assert_eq!(with(|context| service.look(context)), Watched::Fine);
+        (noted() > before).then_some(())
+    });
+    stop(&mut *service).unwrap();
+    let beside = format!("{}:service", place.group.0.display());
+    let group = Cgroup::open_existing(Path::new(&beside)).unwrap();
+    assert!(group.is_none(), "something is left in {beside}");
 }
 
 #[test]

@@ -1,10 +1,22 @@
 """The same faults on other clusters: another file system, a partition, a logical volume, no file
-system, a third node."""
+system, a third node, an object that cannot be stopped."""
 
-from rig.cluster import DATA, HEARTBEATS, by_id, now
+from rig.cluster import BEAT, DATA, HEARTBEATS, by_id, now
 from rig.guest import until
-from scenarios import (await_writes, expect, finish, move_back, needs, paused, power_cut,
+from scenarios import (BACK, await_writes, expect, finish, move_back, needs, paused, power_cut,
                        refuse_late, report, report_gap, setting, storage_path_cut, unchanged)
+
+# Starts, runs and stops as a file says, and takes its time for it; cannot be stopped where there is
+# another file.
+STUBBORN = """
+[[task.object]]
+name = "stubborn"
+kind = "script"
+step = 2
+start = ["/bin/touch", "/run/stubborn"]
+stop = ["/bin/sh", "-c", "sleep 0.3; test -e /run/no-stop || rm -f /run/stubborn"]
+probe = ["/bin/sh", "-c", "sleep 0.3; test -e /run/stubborn || exit 3"]
+"""
 
 
 def xfs_power_cut(cluster):
@@ -128,11 +140,84 @@ def successor(cluster, *gone):
     return heir
 
 
+def unstoppable(cluster):
+    """An object of the task cannot be stopped: a planned move ends there, and nobody else starts
+    the task. Then the owner's core hangs: with the lease over, its guard leaves why on the shared
+    disk and has the kernel reset the node, long before the watchdog would. The other node has read
+    the reason, and the task, while this one boots; and this one tells it too."""
+    owner, heir, start = setting(cluster)
+    boot, boots = owner.agent.boot_id, owner.agent.boots
+    fired = owner.monitor.count("WATCHDOG")
+    console = Console(owner)
+    owner.must("touch /run/no-stop")
+    move = owner.start(f"standfast --node {owner.name} move web {heir.name}")
+    until("the stop to fail",
+          lambda: cluster.task(heir)["states"].get(owner.name) == "stop-failed")
+    expect(owner.monitor.last("RESET") is None, f"{owner.name} was reset with a valid lease")
+    hung = now()
+    owner.must(f"kill -STOP {owner.roles()['core']}")
+    cluster.await_owner(heir)
+    down = owner.monitor.last("RESET")
+    expect(down and down > hung, f"{owner.name} was not reset")
+    early = [one for one in cluster.client.answers
+             if one.node == heir.name and start < one.asked < down]
+    expect(not early, f"{heir.name} answered before {owner.name} was down: {early[:1]}")
+    report(f"reset {down - hung:.1f} s after its core hung; {heir.name} was heard "
+           f"{now() - down:.1f} s later")
+    read_last_words(heir, owner, boot)
+    owner.agent.await_boot(boots, BACK)
+    expect(move.get(timeout=1) is None, "the move had an end before the node was reset")
+    cluster.await_whole()
+    expect(owner.monitor.count("WATCHDOG") == fired, "it was the watchdog that reset it")
+    console.must_show("sysrq: Resetting", "standfast: resetting this node")
+    told_after_boot(owner)
+    expect(cluster.owner() is heir, "the task went back by itself")
+    finish(cluster, start)
+
+
+def read_last_words(reader, fallen, boot):
+    """What a node that is down has left on the heartbeat volume, as another one shows it."""
+    shown = reader.ask(f"disk show {by_id(BEAT)}")
+    words = {node["name"]: node["last_words"] for node in shown["nodes"] if node["last_words"]}
+    expect(list(words) == [fallen.name], f"the last words on the disk are {words}")
+    said = words[fallen.name]
+    expect("could not be stopped" in said["reason"], f"the reason is {said['reason']}")
+    expect(said["tasks"] == ["web"], f"the tasks are {said['tasks']}")
+    expect(said["boot"] == boot.replace("-", ""), f"they are of boot {said['boot']}, not {boot}")
+    text = reader.must(f"standfast --node {reader.name} disk show {by_id(BEAT)}")
+    report(next(line.strip() for line in text.splitlines() if "reset itself" in line))
+
+
+def told_after_boot(node):
+    """A node that has reset itself says so once it is back, and blames nobody else."""
+    def telling(words):
+        return [entry for entry in node.history() if words in entry["outcome"]]
+
+    fell = telling("this node reset itself")
+    expect([entry["task"] for entry in fell] == ["web"], f"of its fall it tells {fell}")
+    blamed = telling("by the watchdog")
+    expect(not blamed, f"it tells {blamed}")
+
+
+class Console:
+    """What a machine says on its console from now on."""
+
+    def __init__(self, node):
+        self.path = node.directory / "console.log"
+        self.before = len(self.path.read_bytes())
+
+    def must_show(self, *wanted):
+        said = self.path.read_bytes()[self.before:].decode(errors="replace")
+        missing = [words for words in wanted if words not in said]
+        expect(not missing, f"the console does not show {missing}")
+
+
 needs(xfs_power_cut, filesystem="xfs")
 needs(xfs_paused, filesystem="xfs")
 needs(partition, filesystem="partition")
 needs(raw_device, filesystem="raw")
 needs(lvm, filesystem="lvm")
 needs(three_nodes, nodes=3)
+needs(unstoppable, objects=STUBBORN)
 
-ALL = [xfs_power_cut, xfs_paused, partition, raw_device, lvm, three_nodes]
+ALL = [xfs_power_cut, xfs_paused, partition, raw_device, lvm, three_nodes, unstoppable]

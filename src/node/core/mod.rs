@@ -33,7 +33,7 @@ use crate::model::TaskIndex;
 use crate::node::guard::rule::Rule;
 use crate::node::messages::ToRunner;
 use crate::node::options::Options;
-use crate::node::page::word;
+use crate::node::page::{is_falling, word};
 use crate::time::{Instant, Span};
 use keep::Keep;
 use port::{Port, Request};
@@ -227,7 +227,7 @@ impl Core {
                 let tell_drained = self.engine.waits_for_drain();
                 // Beside the frame on a disk the guard leaves why this node falls: another frame
                 // would wipe that.
-                let falling = self.page.words()[word::FALL].load(Ordering::Acquire) != 0;
+                let falling = is_falling(self.page.words()[word::FALL].load(Ordering::Acquire));
                 for link in &self.links {
                     if link.carries_mail() || !falling {
                         link.send(&frame, tell_drained);

@@ -72,6 +72,7 @@ impl Cgroups {
 }
 
 /// Kills and removes what is left of tasks that are not configured any more; says which there were.
+/// What ran beside a task's group for an earlier runner, in one called `task:object`, is over too.
 /// May block; called before any task may run.
 ///
 /// # Errors
@@ -89,9 +90,16 @@ pub(super) fn clear_strangers(node: &Path, tasks: &[TaskPlan]) -> Result<Vec<Str
         if !is_group || tasks.iter().any(|task| task.cgroup == path) {
             continue;
         }
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let beside = |task: &TaskPlan| {
+            let of = name.split_once(':').map(|(of, _)| node.join(of));
+            of.as_ref() == Some(&task.cgroup)
+        };
         if let Some(stranger) = Cgroup::open_existing(&path)? {
             stranger.kill()?;
-            cleared.push(entry.file_name().to_string_lossy().into_owned());
+            if !tasks.iter().any(beside) {
+                cleared.push(name);
+            }
             let _ = stranger.remove();
         }
     }

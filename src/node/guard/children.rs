@@ -2,8 +2,10 @@
 
 use std::io;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use standfast_sys::clock::boottime_ns;
+use standfast_sys::process::PidFd;
 
 use super::control::Control;
 use crate::node::options::{Options, Role};
@@ -14,6 +16,9 @@ const WAIT_MIN: Span = Span::from_ms(50);
 
 /// Longest wait before a restart.
 const WAIT_MAX: Span = Span::from_ms(1_000);
+
+/// How often a process is looked at that cannot be watched, for want of a file descriptor.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// A process that lived this long has its earlier deaths forgiven.
 const FORGIVE: Span = Span::from_ms(10_000);
@@ -126,6 +131,20 @@ impl Keeper {
         }
     }
 
+    /// Waits until the process has ended, or until then; sooner if a signal comes. Tells nothing:
+    /// ask [`Keeper::ended`].
+    pub(super) fn wait(&self, until: Instant) {
+        let Some((child, _)) = &self.process else {
+            return;
+        };
+        let at_most = until.since(Instant(boottime_ns())).to_std();
+        // Not waited for yet, so the number is still its own.
+        let watched = PidFd::open(child.id().cast_signed());
+        if watched.and_then(|child| child.wait_ended(at_most)).is_err() {
+            std::thread::sleep(at_most.min(LOOK_EVERY));
+        }
+    }
+
     /// Is there a process?
     pub(super) fn is_alive(&self) -> bool {
         self.process.is_some()
@@ -135,6 +154,22 @@ impl Keeper {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_process_is_waited_for_and_no_longer_than_was_said() {
+        let child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut keeper = Keeper::new(Role::Runner);
+        keeper.wait(Instant(boottime_ns()) + FORGIVE.times(1_000));
+        keeper.process = Some((child, Instant(boottime_ns())));
+        keeper.wait(Instant(boottime_ns()));
+        assert!(keeper.ended().is_none());
+        keeper.terminate();
+        let deadline = Instant(boottime_ns()) + FORGIVE.times(2);
+        while keeper.ended().is_none() {
+            assert!(Instant(boottime_ns()) < deadline, "it does not end");
+            keeper.wait(deadline);
+        }
+    }
 
     #[test]
     fn the_first_restart_is_immediate_and_later_ones_wait_longer() {

@@ -9,6 +9,13 @@
 //! the order to the kernel be lost, the hardware carries it out. What is written before is written
 //! by threads that may wait for a disk ([`farewell`](super::farewell)); the guard never does.
 //!
+//! A task that was never granted in this boot and cannot be stopped is no reason: a service that
+//! the machine starts by itself, or a probe that is not installed, would be there again after the
+//! reset, and after the next.
+//!
+//! Should neither the kernel nor the watchdog reset the node, it has fallen in vain: its last words
+//! are not true and are taken back, its frames go to the disks again, and a person has to act.
+//!
 //! A node without an armed watchdog has no such rung: there `standfastd` may be a guest of
 //! somebody else's machine, as in a container.
 
@@ -24,6 +31,10 @@ use crate::time::{Instant, Span};
 /// at least: meanwhile the lifetime of addresses and the reservation stand between this node and
 /// its data.
 const PATIENCE_MIN: Span = Span::from_ms(250);
+
+/// So much later than the watchdog would have fired after one timeout, and after a second one for
+/// drivers that count to it twice, no reset is to be expected any more.
+const RESET_SLACK: Span = Span::from_ms(2_000);
 
 /// How long the reset waits for the last words.
 const WORDS_MAX: Span = Span::from_ms(200);
@@ -70,7 +81,7 @@ impl Reset for SysRq {
 pub(super) struct Sight {
     /// Tasks whose release is overdue, bit by task index; zero if it is not.
     pub(super) overdue: u64,
-    /// Tasks that could not be stopped.
+    /// Tasks that could not be stopped, of those that were granted in this boot.
     pub(super) stuck: u64,
 }
 
@@ -85,6 +96,19 @@ pub(super) enum Step {
     Wait,
     /// Reset the node.
     Reset,
+    /// Take the words back: the node lives.
+    InVain,
+}
+
+/// How far a fall has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The words are being kept.
+    Saying,
+    /// The kernel was told to reset the node.
+    Ordered,
+    /// It did not, nor did the watchdog.
+    InVain,
 }
 
 /// When a node falls. Pure: time is an argument.
@@ -93,8 +117,8 @@ pub(super) struct Fall {
     patience: Span,
     overdue: Option<Instant>,
     stuck: Option<Instant>,
-    begun: Option<Instant>,
-    done: bool,
+    begun: Option<(Instant, Stage)>,
+    reset_max: Span,
 }
 
 impl Fall {
@@ -104,8 +128,13 @@ impl Fall {
             overdue: None,
             stuck: None,
             begun: None,
-            done: false,
+            reset_max: RESET_SLACK,
         }
+    }
+
+    /// There is a watchdog with this timeout in force.
+    pub(super) fn count_on(&mut self, watchdog: Span) {
+        self.reset_max = watchdog.times(2) + RESET_SLACK;
     }
 
     /// From here on nothing can call it off.
@@ -115,12 +144,15 @@ impl Fall {
 
     /// One look. `kept`: the last words are.
     pub(super) fn step(&mut self, now: Instant, sight: Sight, kept: bool) -> Step {
-        if let Some(begun) = self.begun {
-            if !self.done && (kept || now.since(begun) >= WORDS_MAX) {
-                self.done = true;
-                return Step::Reset;
-            }
-            return Step::Wait;
+        if let Some((begun, stage)) = &mut self.begun {
+            let since = now.since(*begun);
+            let (next, step) = match *stage {
+                Stage::Saying if kept || since >= WORDS_MAX => (Stage::Ordered, Step::Reset),
+                Stage::Ordered if since >= self.reset_max => (Stage::InVain, Step::InVain),
+                same @ (Stage::Saying | Stage::Ordered | Stage::InVain) => (same, Step::Wait),
+            };
+            *stage = next;
+            return step;
         }
         let patience = self.patience;
         let long = |since: &mut Option<Instant>, tasks: u64| {
@@ -137,7 +169,7 @@ impl Fall {
             (false, true) => (Reason::NotStopped, sight.stuck),
             (false, false) => return Step::Stand,
         };
-        self.begun = Some(now);
+        self.begun = Some((now, Stage::Saying));
         Step::Say(reason, tasks)
     }
 }
@@ -162,6 +194,12 @@ impl LastRung {
                 tasks,
                 at,
             });
+        }
+    }
+
+    pub(super) fn take_back(&self) {
+        if let Some(farewell) = &self.farewell {
+            farewell.take_back();
         }
     }
 
@@ -235,6 +273,21 @@ mod tests {
         assert_eq!(fall.step(at(400), STUCK, false), said);
         assert_eq!(fall.step(at(599), STUCK, false), Step::Wait);
         assert_eq!(fall.step(at(600), STUCK, false), Step::Reset);
+    }
+
+    #[test]
+    fn a_node_that_nothing_resets_has_fallen_in_vain() {
+        let mut fall = fall();
+        fall.count_on(Span::from_ms(4_000));
+        assert_eq!(fall.step(at(0), STUCK, false), Step::Stand);
+        let said = Step::Say(Reason::NotStopped, 0b1);
+        assert_eq!(fall.step(at(250), STUCK, false), said);
+        assert_eq!(fall.step(at(300), STUCK, true), Step::Reset);
+        assert_eq!(fall.step(at(10_249), STUCK, true), Step::Wait);
+        assert_eq!(fall.step(at(10_250), STUCK, true), Step::InVain);
+        // Once is enough, and nothing is petted again.
+        assert_eq!(fall.step(at(90_000), STUCK, true), Step::Wait);
+        assert!(fall.has_begun());
     }
 
     #[test]

@@ -9,10 +9,13 @@
 //! Each of them may wait for as long as its disk does and keeps no other from writing. What they
 //! need is opened beforehand. A disk that is not there is looked for again from time to time; if
 //! there is none when the node falls, nothing is written to it and nothing waits for it. One that
-//! is open is let be until then: a thread that hangs in a disk keeps its process from ending.
+//! is open is neither read nor written until then: a thread that hangs in a disk keeps its process
+//! from ending. It is closed when its path leads elsewhere or nowhere: the kernel can then forget a
+//! disk that was taken away.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +24,7 @@ use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use nix::fcntl::OFlag;
+use nix::sys::stat::{FileStat, SFlag, fstat, stat};
 use standfast_sys::disk::{DirectDisk, Error, Sectors};
 
 use super::STACK_BYTES;
@@ -35,7 +39,12 @@ use crate::storage::last_words::{LAST_WORDS_LEN, LastWords};
 /// Where the kernel takes lines for its own log.
 const KMSG: &str = "/dev/kmsg";
 
-/// How often a disk that was not there, or held no area of this cluster, is tried again.
+/// Before a line for the kernel's log: critical, so that a console which is told to be quiet shows
+/// it too (`KERN_CRIT`, Documentation/core-api/printk-basics.rst).
+const CRITICAL: &str = "<2>";
+
+/// How often a disk that was not there, or held no area of this cluster, is tried again, and one
+/// that was there looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// Keeps what is said last, on threads of their own.
@@ -47,10 +56,22 @@ pub struct Farewell {
 /// One place where words are kept, as the guard sees it.
 #[derive(Debug)]
 struct Keeper {
-    words: Sender<LastWords>,
+    words: Sender<Word>,
     /// Written, or known to be in vain.
     kept: Arc<AtomicBool>,
 }
+
+/// What is said to a keeper.
+#[derive(Clone, Copy, Debug)]
+enum Word {
+    /// To be kept.
+    Last(LastWords),
+    /// Those were not the last: the node lives.
+    TakenBack,
+}
+
+/// Words that may wait for a keeper: all there ever are.
+const WORDS_WAITING_MAX: usize = 2;
 
 /// Whose words these are, for those who read them on a disk.
 #[derive(Clone, Debug)]
@@ -107,9 +128,9 @@ impl Farewell {
     fn spawn(
         &mut self,
         name: &str,
-        body: impl FnOnce(&Receiver<LastWords>, &AtomicBool) + Send + 'static,
+        body: impl FnOnce(&Receiver<Word>, &AtomicBool) + Send + 'static,
     ) -> io::Result<()> {
-        let (words, said) = bounded(1);
+        let (words, said) = bounded(WORDS_WAITING_MAX);
         let kept = Arc::new(AtomicBool::new(false));
         let mark = Arc::clone(&kept);
         std::thread::Builder::new()
@@ -122,9 +143,18 @@ impl Farewell {
 
     /// Has them kept; never waits.
     pub(super) fn say(&self, words: LastWords) {
+        self.tell(Word::Last(words));
+    }
+
+    /// Has them forgotten where no frame of the core wipes them; never waits.
+    pub(super) fn take_back(&self) {
+        self.tell(Word::TakenBack);
+    }
+
+    fn tell(&self, word: Word) {
         for keeper in &self.keepers {
-            // It is said once; a full queue would hold the same words.
-            let _ = keeper.words.try_send(words);
+            // Each is told once, and there is room for both.
+            let _ = keeper.words.try_send(word);
         }
     }
 
@@ -140,12 +170,16 @@ pub(super) fn kernel_log() -> Option<File> {
     OpenOptions::new().write(true).open(KMSG).ok()
 }
 
-fn keep(file: &File, kernel_log: Option<File>, said: &Receiver<LastWords>, kept: &AtomicBool) {
-    while let Ok(words) = said.recv() {
+fn keep(file: &File, kernel_log: Option<File>, said: &Receiver<Word>, kept: &AtomicBool) {
+    while let Ok(word) = said.recv() {
+        let Word::Last(words) = word else {
+            let _ = file.write_all_at(&[0; LAST_WORDS_LEN], 0);
+            continue;
+        };
         if let Some(mut log) = kernel_log.as_ref() {
             let (epoch, tasks) = (words.epoch, words.tasks);
             let line = format!(
-                "standfast: resetting this node at epoch {epoch}, tasks={tasks:#x}: {}\n",
+                "{CRITICAL}standfast: resetting this node at epoch {epoch}, tasks={tasks:#x}: {}\n",
                 words.reason.words()
             );
             let _ = log.write_all(line.as_bytes());
@@ -174,11 +208,11 @@ struct Place {
 }
 
 impl Shared {
-    fn keep(&mut self, said: &Receiver<LastWords>, kept: &AtomicBool) {
+    fn keep(&mut self, said: &Receiver<Word>, kept: &AtomicBool) {
         loop {
             self.look();
             match said.recv_timeout(LOOK_EVERY) {
-                Ok(words) => {
+                Ok(Word::Last(words)) => {
                     if self.write(words).is_none() {
                         // The device may be another one by now.
                         self.place = None;
@@ -187,15 +221,34 @@ impl Shared {
                     }
                     kept.store(true, Ordering::Release);
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                // The core's next frame wipes them.
+                Ok(Word::TakenBack) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
+    /// Asks no disk that is open and where it was.
     fn look(&mut self) {
+        if self
+            .place
+            .as_ref()
+            .is_some_and(|place| !self.is_there(place))
+        {
+            self.place = None;
+        }
         if self.place.is_none() {
             self.place = self.open();
+        }
+    }
+
+    /// Does the path still lead to what is open? Known from its name alone.
+    fn is_there(&self, place: &Place) -> bool {
+        let open = fstat(place.disk.disk().as_fd());
+        let named = stat(&self.device);
+        match (open, named) {
+            (Ok(open), Ok(named)) => identity(&open) == identity(&named),
+            (Err(_), _) | (_, Err(_)) => false,
         }
     }
 
@@ -234,6 +287,15 @@ impl Shared {
     }
 }
 
+/// A block device is its number, whatever names it has; a file is its inode.
+fn identity(stat: &FileStat) -> (bool, u64, u64) {
+    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFBLK {
+        (true, stat.st_rdev, 0)
+    } else {
+        (false, stat.st_dev, stat.st_ino)
+    }
+}
+
 impl Place {
     /// Writes the sector. On a disk that writes no less than 4096 bytes the frame before it goes
     /// with it, as it was read: should the core have written a newer one in between, that is gone,
@@ -255,6 +317,7 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::area::{FormatOptions, Medium, area_bytes, format};
     use crate::storage::last_words::Reason;
     use crate::time::Instant;
 
@@ -291,15 +354,72 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), WORDS.encode());
     }
 
-    #[test]
-    fn a_disk_that_is_not_there_is_not_waited_for() {
-        let directory = tempfile::tempdir().unwrap();
-        let speaker = Speaker {
+    fn speaker() -> Speaker {
+        Speaker {
             cluster: [1; 16],
             node: NodeId::new(1).unwrap(),
             start: 1,
             keyring: Keyring::new(&[2; 32], &[1; 16]),
+        }
+    }
+
+    /// A file with an area of the speaker's cluster.
+    fn area_in(path: &Path) {
+        let options = FormatOptions {
+            cluster: [1; 16],
+            nonce: [9; 16],
+            block_size: 512,
+            nodes_max: 2,
+            medium: Medium::Paxos,
+            roster: None,
         };
+        let file = File::create(path).unwrap();
+        file.set_len(area_bytes(2).unwrap()).unwrap();
+        let disk = AreaDisk::new(DirectDisk::open(path, true).unwrap());
+        format(&disk, &options, &speaker().keyring).unwrap();
+    }
+
+    /// Open files of this process that lead to this path.
+    fn open_at(path: &Path) -> usize {
+        let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let leads = open.filter_map(|file| fs::read_link(file.path()).ok());
+        leads.filter(|target| target == path).count()
+    }
+
+    #[test]
+    fn a_disk_that_is_taken_away_is_let_go_of_and_found_under_its_new_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        area_in(&path("sda"));
+        area_in(&path("sdb"));
+        std::os::unix::fs::symlink(path("sda"), path("by-id")).unwrap();
+        let mut shared = Shared {
+            device: path("by-id"),
+            speaker: speaker(),
+            place: None,
+        };
+        shared.look();
+        shared.look();
+        assert_eq!((open_at(&path("sda")), open_at(&path("sdb"))), (1, 0));
+        // Gone, and not back yet.
+        fs::remove_file(path("by-id")).unwrap();
+        shared.look();
+        assert_eq!(open_at(&path("sda")), 0);
+        std::os::unix::fs::symlink(path("sdb"), path("by-id")).unwrap();
+        shared.look();
+        assert_eq!((open_at(&path("sda")), open_at(&path("sdb"))), (0, 1));
+        // Another device under the same name.
+        fs::rename(path("sda"), path("sdb")).unwrap();
+        shared.look();
+        let before = fs::read(path("sdb")).unwrap();
+        shared.write(WORDS).unwrap();
+        assert_ne!(fs::read(path("sdb")).unwrap(), before);
+    }
+
+    #[test]
+    fn a_disk_that_is_not_there_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let speaker = speaker();
         let blank = directory.path().join("blank");
         fs::write(&blank, vec![0; 1 << 20]).unwrap();
         let mut farewell = Farewell::default();

@@ -44,6 +44,9 @@ const IDLE: Duration = Duration::from_secs(1);
 /// How long runner and core may take to end after they were asked to.
 const END_MAX: Span = Span::from_ms(5_000);
 
+/// How often one that was killed and has not ended is killed again.
+const KILL_AGAIN: Span = Span::from_ms(100);
+
 /// How long the thread `guard` may take to take everything back; it has its own, shorter bound.
 const GUARD_END_MAX: Span = Span::from_ms(8_000);
 
@@ -270,10 +273,12 @@ fn end_child(keeper: &mut Keeper) {
     keeper.terminate();
     let deadline = clock() + END_MAX;
     while keeper.is_alive() && keeper.ended().is_none() {
-        if clock() >= deadline {
+        if clock() < deadline {
+            keeper.wait(deadline);
+        } else {
             keeper.kill();
+            keeper.wait(clock() + KILL_AGAIN);
         }
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -36,7 +36,7 @@ use super::said::{Voice, with_cause};
 use crate::config::Timing;
 use crate::model::TaskState;
 use crate::node::messages::{FromGuard, ToGuard};
-use crate::node::page::word;
+use crate::node::page::{FELL_IN_VAIN, word};
 use crate::time::{Instant, Span};
 
 const TIMER: Token = Token(0);
@@ -179,6 +179,7 @@ impl Guard {
     /// Gives this node the means to reset itself when it cannot let go. Without them, as in a
     /// container, only the pets end.
     pub fn arm(&mut self, last_rung: LastRung) {
+        self.fall.count_on(Span(self.load(word::WATCHDOG_IN_FORCE)));
         self.last_rung = Some(last_rung);
     }
 
@@ -216,6 +217,10 @@ impl Guard {
             self.ending_since.get_or_insert(now);
         }
         let (granted, lease_deadline) = self.read_rights(ending);
+        let known = self.load(word::GRANTED_IN_BOOT);
+        if granted & !known != 0 {
+            self.store(word::GRANTED_IN_BOOT, known | granted);
+        }
         let mut reading = PageReading {
             lease_deadline,
             granted,
@@ -278,7 +283,7 @@ impl Guard {
             sight.overdue = decision.release.unwrap_or(0);
         }
         if decision.lease_until.is_none() {
-            sight.stuck = self.stuck();
+            sight.stuck = self.stuck() & self.load(word::GRANTED_IN_BOOT);
         }
         match self.fall.step(now, sight, rung.is_said()) {
             Step::Stand | Step::Wait => {}
@@ -295,6 +300,13 @@ impl Guard {
                     let line = format!("no reset, the watchdog has to do it: {error}");
                     self.voice.line(Level::ERROR, line);
                 }
+            }
+            Step::InVain => {
+                rung.take_back();
+                let line = "nothing has reset this node: the watchdog is lost. Switch the node off";
+                self.voice.line(Level::ERROR, line);
+                // Last: the core's next frames wipe what was said on the disks.
+                self.store(word::FALL, self.load(word::FALL) | FELL_IN_VAIN);
             }
         }
     }
@@ -353,10 +365,13 @@ impl Guard {
         }
     }
 
-    /// After [`Control::end`]: has everything been taken back, or is it too late?
+    /// After [`Control::end`]: has everything been taken back, or is it too late? What could not be
+    /// stopped, such as a volume that stays mounted, is nothing that the guard can take back: where
+    /// it can, it resets the node.
     fn ended(&mut self, decision: &Decision) -> Option<bool> {
         let since = self.ending_since?;
-        if decision.release.is_none() {
+        let stuck = self.stuck() & self.load(word::GRANTED_IN_BOOT);
+        if decision.release.is_none() && (stuck == 0 || self.last_rung.is_none()) {
             return Some(true);
         }
         (clock().since(since) >= END_MAX).then_some(false)

@@ -9,7 +9,7 @@ use standfast_sys::sharedpage::SharedPage;
 
 use crate::model::TaskIndex;
 use crate::node::control::{PageStatus, WatchdogStatus};
-use crate::node::page::{CAUSED_BOOT, PAGE_WORDS, WatchdogKind, word};
+use crate::node::page::{CAUSED_BOOT, FELL_IN_VAIN, PAGE_WORDS, WatchdogKind, is_falling, word};
 use crate::node::paths;
 use crate::object::Permit;
 
@@ -93,7 +93,8 @@ impl Lease {
             longest_pet_ms: ms(word::PET_LONGEST),
             late_pets: self.load(word::PETS_LATE),
             caused_boot: found & CAUSED_BOOT != 0,
-            falling: self.load(word::FALL) != 0,
+            falling: is_falling(self.load(word::FALL)),
+            fell_in_vain: self.load(word::FALL) & FELL_IN_VAIN != 0,
         }
     }
 

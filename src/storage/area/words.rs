@@ -24,8 +24,8 @@
 //!
 //! A heartbeat writes the whole slot, and zeros here: last words stand until the next heartbeat of
 //! their node on this disk, that is, for as long as it is down. A core that sees its guard fall
-//! writes none any more. One that was under way already may still wipe them, so nothing may depend
-//! on them: they are for people.
+//! writes none any more, unless nothing resets the node. One that was under way already may still
+//! wipe them, so nothing may depend on them: they are for people.
 
 use crate::frame::layout::{Field, tiles};
 use crate::frame::tag::{Author, Keyring, Purpose, TAG_LEN};

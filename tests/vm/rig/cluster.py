@@ -92,7 +92,7 @@ kind = "ip"
 step = 3
 address = "{service}/24"
 interface = "svc0"
-"""
+{objects}"""
 
 
 # Each node's name is its system id, and there is no udev.
@@ -113,10 +113,12 @@ class Settings:
     """What a cluster is made with."""
 
     def __init__(self, binaries, volume="", detect="2s", watchdog="/dev/watchdog-rig",
-                 filesystem="ext4", nodes=2):
+                 filesystem="ext4", nodes=2, objects=""):
         self.binaries = binaries
         # One more line of the volume object, such as its reservation.
         self.volume = volume
+        # More objects of the task.
+        self.objects = objects
         self.detect = detect
         self.watchdog = watchdog
         # What the data volume holds.
@@ -128,7 +130,7 @@ class Settings:
         return CONFIG.format(detect=self.detect, watchdog=self.watchdog, beat=by_id(BEAT),
                              data=self.filesystem.object(by_id(DATA), self.volume),
                              ring=self.filesystem.ring(by_id(DATA)), blocks=RING_BLOCKS,
-                             service=SERVICE, nodes=nodes)
+                             service=SERVICE, nodes=nodes, objects=self.objects)
 
     def sizes(self):
         """Of the volumes, by their number."""

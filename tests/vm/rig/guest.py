@@ -119,7 +119,7 @@ class Agent:
 
 
 class Monitor:
-    """The machine's monitor; events are kept by name, with a count."""
+    """The machine's monitor; events are kept by name, with the moment they were heard."""
 
     def __init__(self, path):
         self.socket = connect(path)
@@ -141,14 +141,18 @@ class Monitor:
         return answer["return"]
 
     def count(self, event):
-        return sum(1 for seen in self.events if seen == event)
+        return sum(1 for name, _ in self.events if name == event)
+
+    def last(self, event):
+        """When this was heard last; None if never."""
+        return max((at for name, at in self.events if name == event), default=None)
 
     def _listen(self):
         try:
             for line in self.file:
                 message = json.loads(line)
                 if "event" in message:
-                    self.events.append(message["event"])
+                    self.events.append((message["event"], time.monotonic()))
                 else:
                     self.answers.put(message)
         except OSError:
