@@ -20,9 +20,9 @@
 //!    512
 //! ```
 //!
-//! It is written by plain writes only: a change of the counter beside it, which may yet be under way
-//! on a disk that is not to be trusted with one, cannot touch it. Whoever finds the same writes the
-//! same.
+//! It is written by plain writes only: a change of the counter beside it, which may yet be under
+//! way on a disk that is not to be trusted with one, cannot touch it. Whoever finds the same writes
+//! the same.
 
 use crate::frame::layout::{Field, tiles};
 use crate::frame::tag::{Author, Keyring, Purpose, TAG_LEN};

@@ -270,6 +270,30 @@ fn only_a_new_challenger_calls_the_others() {
 }
 
 #[test]
+fn a_broken_disk_is_named_until_it_is_formatted() {
+    let (disk, _) = formatted(2);
+    let options = FormatOptions {
+        medium: Medium::CompareAndWrite,
+        ..options(2)
+    };
+    let problems = |disk: &Memory| show(disk, &ring(), &CLUSTER).unwrap().problems;
+    let header = format(&disk, &options, &ring()).unwrap();
+    assert_eq!(problems(&disk), [""; 0]);
+    let broken = Broken {
+        node: node(2),
+        life: LIFE,
+        won: 3,
+        wall_ms: 0,
+    };
+    write_broken(&disk, &header, &broken, &ring()).unwrap();
+    let found = read_broken(&disk, &header, &ring()).unwrap();
+    assert_eq!(found, Some(broken));
+    assert_eq!(problems(&disk), [broken.words()]);
+    format(&disk, &options, &ring()).unwrap();
+    assert_eq!(problems(&disk), [""; 0]);
+}
+
+#[test]
 fn a_block_that_was_torn_by_the_read_is_read_once_more() {
     /// Gives other bytes at the first read.
     struct Torn<'a>(&'a Memory, Cell<u32>);
