@@ -65,7 +65,8 @@ used is refused unless --force; what is mounted, claimed or being written to by 
 refused always.\n\n\
 The register is changed by SCSI COMPARE AND WRITE if the disk offers it, is not known to do it \
 wrongly, and passes a test; else by plain writes, which take longer. `disk contend` proves the \
-rest, from two nodes.\n\n\
+rest, from two nodes, and so does every start of a node: a disk that fails is named by `status`, \
+and its register is not changed any more until the disk is formatted with --register paxos.\n\n\
 A register on three disks is always changed by plain writes and goes on while any two of them \
 work. Name all three, in the order of their links in the configuration. When one is dead for good, \
 stop Standfast on all nodes and run this with --replace and the new device, which stands in the \
@@ -75,9 +76,10 @@ never counts again.";
 /// `disk contend`.
 pub(super) const CONTEND: &str = "\
 Proves that COMPARE AND WRITE of a disk has one winner.\n\n\
-Run it on two or more nodes at the same time. Each of them counts up in one block of the area, \
-which nothing else uses, by commands that all try to win; whose win is missing afterwards tells a \
-disk that only claims to compare. The cluster may run meanwhile. Exits with 0 if the disk is \
+Run it on two or more nodes at the same time. Each of them counts up in one block of the area by \
+commands that all try to win; whose win is missing afterwards tells a disk that only claims to \
+compare. The cluster may run meanwhile: in the same block a node that starts does the same with \
+those that run, for a few seconds. Exits with 0 if the disk is \
 proved, 1 if no other node was there at the same time, 6 if a win was lost.";
 
 /// `disk show`.

@@ -15,8 +15,8 @@ use super::exit::{Exit, Failure};
 use crate::link::{AreaDisk, LogicalUnit};
 use crate::register::Compared;
 use crate::storage::area::{
-    AreaError, Blocks, CompareAndWrite, Contender, ContestReport, Geometry, Medium, SLOT_LEN,
-    Verdict, read_header, self_test,
+    AreaError, CompareAndWrite, Contender, ContestReport, Geometry, Medium, Verdict, read_contest,
+    read_header, self_test,
 };
 
 /// What a new area is formatted for. The disk is tested in the record's place, which the format is
@@ -78,8 +78,7 @@ pub(super) fn contend(
     getrandom::fill(&mut id).map_err(|error| Failure::failed(&error, "try again"))?;
     let mut contender = Contender::new(u64::from_le_bytes(id).max(1), args.rounds);
     let wait = Duration::from_secs(args.wait);
-    let offset = header.geometry.contest();
-    run(&disk, &mut unit, offset, &mut contender, wait).map_err(|error| failed(&error))?;
+    run(&disk, &mut unit, header.geometry, &mut contender, wait).map_err(|error| failed(&error))?;
     tell(device, &contender.report(), args.json, out)
 }
 
@@ -87,28 +86,20 @@ pub(super) fn contend(
 fn run(
     disk: &AreaDisk,
     unit: &mut LogicalUnit,
-    offset: u64,
+    geometry: Geometry,
     contender: &mut Contender,
     wait: Duration,
 ) -> Result<(), AreaError> {
     let begun = Instant::now();
-    let mut slot = [0; SLOT_LEN];
     loop {
-        let len = slot.len();
-        disk.read_at(offset, &mut slot)
-            .map_err(|source| AreaError::Read {
-                offset,
-                len,
-                source,
-            })?;
-        let block = &slot[..unit.block_bytes()];
-        let Some(new) = contender.read(block) else {
+        let block = read_contest(disk, geometry, unit.block_bytes())?;
+        let Some(new) = contender.read(&block) else {
             return Ok(());
         };
         if !contender.has_company() && begun.elapsed() > wait {
             return Ok(());
         }
-        let outcome = unit.compare_and_write(offset, block, &new);
+        let outcome = unit.compare_and_write(geometry.contest(), &block, &new);
         contender.answered(outcome.unwrap_or(Compared::Unclear));
     }
 }

@@ -1,5 +1,6 @@
 //! What a link has done and refused: written by its thread, read by anybody at any time.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::latency::Latency;
@@ -100,6 +101,8 @@ pub struct Counters {
     pub reads: Latency,
     /// How long writes took; empty on a network.
     pub writes: Latency,
+    /// Why this node changes the register on this disk no more, in words; empty while it may.
+    pub register_lost: OnceLock<String>,
 }
 
 impl Counters {

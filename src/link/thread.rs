@@ -50,6 +50,7 @@ pub fn spawn(
     let inbox = Arc::new(Inbox::new(waker, parameters.medium.carries_mail()));
     let counters = Arc::new(Counters::default());
     let (alive, ended) = crossbeam_channel::bounded(0);
+    let thread_events = events.clone();
     let out = Outlet::new(parameters.index, events, inbox.clone(), counters.clone());
     let name = format!("link-{}", parameters.index);
     let (thread_inbox, thread_counters) = (inbox.clone(), counters.clone());
@@ -60,7 +61,7 @@ pub fn spawn(
             // Dropped when the thread ends, in whatever way.
             let _alive: Sender<()> = alive;
             setup();
-            let link = build(parameters, thread_counters);
+            let link = build(parameters, thread_counters, thread_events);
             run(link, poll, &thread_inbox, out);
         })?;
     Ok(LinkHandle {
@@ -72,7 +73,7 @@ pub fn spawn(
 }
 
 /// The link for the medium. Opens nothing yet.
-fn build(parameters: Parameters, counters: Arc<Counters>) -> Box<dyn Link> {
+fn build(parameters: Parameters, counters: Arc<Counters>, events: Sender<Event>) -> Box<dyn Link> {
     match parameters.medium.clone() {
         Medium::Ethernet {
             interface,
@@ -91,6 +92,7 @@ fn build(parameters: Parameters, counters: Arc<Counters>) -> Box<dyn Link> {
             highest,
             (disk, companions),
             counters,
+            events,
         )),
     }
 }

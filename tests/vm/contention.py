@@ -27,6 +27,11 @@ AGREED = ["name", "owner", "heir", "wanted", "epoch", "failed_on"]
 # Longest time for a contest, for the commands of a node and for a certificate, in seconds.
 CONTEST, COMMANDS, CERTIFICATE = 400, 200, 300
 
+# What a node says of a contest that it took part in when it or another one started.
+SOUND, BROKEN = "compare-and-write is sound", "lets two nodes win at once"
+# For how long a task is watched that must run on, in seconds: several leases.
+RUNS_ON = 20
+
 # All questions of `disk certify`.
 QUESTIONS = {
     "register", "full-status", "outlives-power", "reserve", "owner-writes", "refuses-write",
@@ -74,6 +79,76 @@ def contend_after_conflict(cluster):
     said = any(one["verdict"] == "broken" for one in reports)
     expect(said == bool(wrong), f"the contest says {reports}, and wrong is: {wrong}")
     report("after a refusal the array " + ("lets two win" if wrong else "is as it was"))
+
+
+def start_after_conflict(cluster):
+    """Nodes that start on a sound array prove it. One that starts after the array has refused a
+    comparison of the heartbeat volume, and may let two win since, finds what a contest by hand has
+    found just before: then both nodes name it, and nobody changes the register. The task runs on
+    at its owner, until the volume is formatted for a register that needs no comparison."""
+    owner, heir, start = setting(cluster)
+    for node in cluster.nodes:
+        until(f"{node.name} to prove the array", lambda node=node: tells(node, SOUND))
+    report("; ".join(f"{node.name}: {tells(node, SOUND)[-1]}" for node in cluster.nodes))
+    before = cluster.standing()
+    stranger = cluster.stranger(BEAT)
+    stranger.reserve_out(REGISTER_AND_IGNORE, 0, STRANGE_KEY)
+    expect(stranger.reserve_out(RESERVE, STRANGE_KEY) == 0, "the array reserves nothing")
+    alone = json.loads(owner.run(contender(BEAT, 1, wait=1)).text)
+    stranger.reserve_out(CLEAR, STRANGE_KEY)
+    stranger.close()
+    expect(alone["won"] == 0 and alone["unclear"] > 0, f"it was not refused: {alone}")
+    cluster.await_whole()
+    unchanged(cluster, before)
+    _, wrong = contest_on(cluster, BEAT, FEW)
+    since = heir.uptime() * 1000
+    heir.must(f"kill -TERM {heir.roles()['guard']}")
+    if not wrong:
+        until("the array to be proved", lambda: tells(heir, SOUND, since))
+        cluster.await_whole()
+        return finish(cluster, start)
+    for node in cluster.nodes:
+        until(f"{node.name} to name it", lambda node=node: alarms(node), 60)
+    named = now()
+    report(f"named {named - start:.0f} s after the beginning: {alarms(heir)[0]}")
+    problems = owner.ask(f"disk show {by_id(BEAT)}")["problems"]
+    expect(any(BROKEN in one for one in problems), f"disk show tells only {problems}")
+    until("the task to run on", lambda: cluster.client.owner() == owner.name
+          and cluster.client.answers[-1].at > named + RUNS_ON, 3 * RUNS_ON)
+    gap, _, _ = cluster.client.gap(named)
+    report(f"silent for {gap * 1000:.0f} ms at most since then")
+    unchanged(cluster, before)
+    cluster.check_owners(start)
+    with_paxos(cluster)
+    expect(not any(alarms(node) for node in cluster.nodes), "it is named still")
+    finish(cluster, start)
+
+
+def tells(node, words, since=0):
+    """What its history says with these words, of a time after `since`."""
+    return [one["outcome"] for one in node.history()
+            if words in one["outcome"] and one["uptime_ms"] > since]
+
+
+def alarms(node):
+    return [one for one in (node.status() or {}).get("alarms", []) if BROKEN in one]
+
+
+def with_paxos(cluster):
+    """What the nodes say is to be done. A node that the view lists cannot leave it by then: the
+    second signal says that it need not, once it holds nothing."""
+    guards = [(node, node.roles()["guard"]) for node in cluster.nodes]
+    for node, guard in guards:
+        node.must(f"kill $(pidof service); kill -TERM {guard}")
+    for node, guard in guards:
+        until(f"{node.name} to let go", lambda node=node: not node.holds(), 60)
+        until(f"{node.name} to be stopped", lambda node=node, guard=guard: node.run(
+            f"kill -TERM {guard}").code != 0, 60, 1)
+    cluster.nodes[0].must(f"standfast --node n1 disk format {by_id(BEAT)} --yes --force "
+                          "--register paxos")
+    for node in cluster.nodes:
+        node.must("setsid /rig/service >/dev/null 2>&1 & true")
+    cluster.await_whole()
 
 
 def contest_on(cluster, volume, rounds):
@@ -212,5 +287,9 @@ for one in (contend, register, contend_after_conflict, certify):
     # Guests that do nothing but ask the array stand still for longer on a busy host.
     needs(one, detect="10s")
 
-# The certificate is last: it makes the array refuse comparisons of the spare volume, too.
-ALL = [contend, register, contend_after_conflict, certify]
+# It has to leave the volume with another register.
+needs(start_after_conflict, detect="9s")
+
+# The certificate is the last of those on one array: it makes that refuse comparisons of the spare
+# volume, too.
+ALL = [contend, register, contend_after_conflict, certify, start_after_conflict]

@@ -18,18 +18,22 @@
 //!
 //! Runs in the disk's own thread, the only one that waits for it: one transfer at a time, so never
 //! two under way in one slot. A transfer that does not return stops this thread and nothing else;
-//! the handle keeps the newest frame meanwhile.
+//! the handle keeps the newest frame meanwhile. Beside it another one finds out whether the disk
+//! still compares and writes in one step, see [`contest`]; where it does not, frames go on and the
+//! register is not changed from here.
 
 mod area;
 mod blocks;
 mod companions;
 mod compare;
+mod contest;
 mod probe;
 mod record;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crossbeam_channel::Sender;
 use mio::Registry;
 use standfast_sys::disk::DirectDisk;
 use standfast_sys::sentence;
@@ -47,9 +51,10 @@ use crate::engine::Event;
 use crate::frame::{Frame, Keyring};
 use crate::model::{ClusterId, NodeId};
 use crate::register::{Block, Change, Compared};
-use crate::storage::area::{AreaError, CompareAndWrite, Header, Medium, read_header};
+use crate::storage::area::{AreaError, CompareAndWrite, Header, Medium, read_broken, read_header};
 use crate::time::{Instant, Span};
 use area::{Area, TransferError};
+use contest::Contest;
 
 /// Pause before a disk that has failed is opened anew, doubled by each further failure.
 const RETRY_FIRST: Span = Span::from_ms(50);
@@ -66,7 +71,10 @@ pub(super) struct DiskLink {
     disk: u8,
     companions: Companions,
     counters: Arc<Counters>,
+    events: Sender<Event>,
     area: Option<Area>,
+    /// Where the register is changed by compare-and-write.
+    contest: Option<Contest>,
     state: State,
     /// A transfer of each kind has succeeded since the last failure.
     wrote: bool,
@@ -83,6 +91,7 @@ impl DiskLink {
         highest: NodeId,
         (disk, companions): (u8, Companions),
         counters: Arc<Counters>,
+        events: Sender<Event>,
     ) -> DiskLink {
         DiskLink {
             parameters,
@@ -91,7 +100,9 @@ impl DiskLink {
             disk,
             companions,
             counters,
+            events,
             area: None,
+            contest: None,
             state: State::down("not tried yet"),
             wrote: false,
             read: false,
@@ -107,6 +118,9 @@ impl DiskLink {
         self.area = None;
         match self.open_area() {
             Ok(area) => {
+                if area.has_record() {
+                    self.begin_contest(&area.header);
+                }
                 self.area = Some(area);
                 self.retry_at = None;
                 if was_closed {
@@ -116,6 +130,20 @@ impl DiskLink {
                 }
             }
             Err(reason) => self.fail(reason),
+        }
+    }
+
+    /// Has the disk tried for what the register relies on, once for each area that is found on it.
+    fn begin_contest(&mut self, header: &Header) {
+        let known = self.contest.as_ref();
+        if known.is_some_and(|contest| contest.is_about(&header.nonce)) {
+            return;
+        }
+        let device = self.device.clone();
+        let (counters, events) = (self.counters.clone(), self.events.clone());
+        match Contest::start(device, header, &self.parameters, counters, events) {
+            Ok(contest) => self.contest = Some(contest),
+            Err(error) => tracing::warn!(%error, "the disk is not tried for compare-and-write"),
         }
     }
 
@@ -145,6 +173,13 @@ impl DiskLink {
             format!("{device}: {stranger}; {}", stranger.help())
         })?;
         let target = target(&disk, &header, &self.device)?;
+        if target.is_some() {
+            let broken = read_broken(&disk, &header, keyring).map_err(|error| sentence(&error))?;
+            if let Some(broken) = broken {
+                let lost = contest::alarm(self.parameters.index, &broken);
+                self.counters.register_lost.get_or_init(|| lost);
+            }
+        }
         let counters = self.counters.clone();
         Ok(Area::new(
             disk,
@@ -234,6 +269,8 @@ impl DiskLink {
         let at = now();
         match outcome {
             Compared::Done | Compared::Miscompare => self.counters.add(Count::Sent),
+            // Nothing was sent, and nothing is wrong with the path.
+            Compared::Unclear if self.counters.register_lost.get().is_some() => {}
             Compared::Unclear => {
                 self.counters.add(Count::SendFailed);
                 let device = self.device.display();

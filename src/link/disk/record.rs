@@ -128,8 +128,12 @@ impl Area {
         (found.block.writes == place.writes).then_some(found.block.value)
     }
 
-    /// Changes the record, by one command at most.
+    /// Changes the record, by one command at most; by none once the disk is known to let two win.
+    /// To the register that is a change which may be done yet, so it is never taken for done.
     pub(super) fn change(&mut self, change: &Change) -> Compared {
+        if self.counters.register_lost.get().is_some() {
+            return Compared::Unclear;
+        }
         let author = (self.node, self.incarnation);
         let Some(record) = &mut self.record else {
             return Compared::Unclear;

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! link-0, link-1, ...   a real-time thread each  --events--> engine --frames, packets, orders-->
+//! contest-2, ...        where the register is changed by compare-and-write: tries the disk
 //! port                  core.sock, runner's end  -reports--> engine --orders, records----------->
 //! keep                  this node's own record   -kept------> engine --records to keep-------->
 //! engine (main thread)  real-time; publishes lease and grants in the page before anything is done
@@ -174,7 +175,9 @@ impl Core {
 
     fn answer(&self, request: &Request) {
         let Request::Snapshot { request } = *request;
-        let snapshot = Box::new(self.engine.snapshot(now()));
+        let mut snapshot = Box::new(self.engine.snapshot(now()));
+        let lost = |link: &LinkHandle| link.counters().register_lost.get().cloned();
+        snapshot.alarms.extend(self.links.iter().filter_map(lost));
         self.port.send(ToRunner::Snapshot { request, snapshot });
     }
 

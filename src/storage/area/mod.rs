@@ -13,7 +13,8 @@
 //!                      + 4096  4096         node id: register block, copy A
 //!                      + 8192  4096         node id: register block, copy B
 //! 8192 + n * 12288             4096         compare-and-write record
-//!        + 4096                2 * 4096     view, copies A and B
+//!        + 4096                4096         whether compare-and-write was found broken
+//!        + 8192                4096         counter of contests for compare-and-write
 //!        + 12288               n * 16384    mailboxes, by node
 //! ```
 //!
@@ -25,7 +26,9 @@
 //! codecs.
 
 mod block;
+mod broken;
 mod compare;
+mod contest;
 mod device;
 mod header;
 mod record;
@@ -42,9 +45,9 @@ use serde::Serialize;
 pub use block::{
     BlockLost, NewestBlock, SlotError, StoredBlock, decode_block, encode_block, newest_block,
 };
-pub use compare::{
-    CompareAndWrite, Contender, ContestReport, DOUBTFUL, FAKES, SelfTestError, Verdict, self_test,
-};
+pub use broken::{Broken, read_broken, write_broken};
+pub use compare::{CompareAndWrite, DOUBTFUL, FAKES, SelfTestError, self_test};
+pub use contest::{Contender, ContestReport, Part, Verdict, Watch, read_contest};
 pub use device::{AreaError, Blocks, FormatOptions, format, read_header, repair};
 pub use header::{Header, HeaderError, Medium, Repair};
 pub use record::{RECORD_LEN, StoredRecord, decode_record, encode_record, read_record};
@@ -196,7 +199,7 @@ impl Geometry {
         self.regions() + self.nodes_max as u64 * REGION_LEN as u64
     }
 
-    /// One shadow copy of the view.
+    /// The place of one shadow copy of the view, of which none is made.
     #[must_use]
     pub const fn view(self, side: Side) -> u64 {
         self.record() + SLOT_LEN as u64 + side.offset()

@@ -11,7 +11,8 @@ use crate::model::{ClusterId, Incarnation, NodeId, TaskIndex, TaskState};
 use super::device::read;
 use super::{
     AreaError, Blocks, Header, Medium, NewestBlock, REGION_LEN, Repair, SECTOR_LEN, SLOT_LEN, Side,
-    StoredWords, decode_words, hex, newest_block, read_header, read_record, split_region,
+    StoredWords, decode_words, hex, newest_block, read_broken, read_header, read_record,
+    split_region,
 };
 
 /// An area at the moment of reading.
@@ -170,6 +171,8 @@ pub fn show(
     report.header = Some(header_report(&header));
     if header.medium == Medium::CompareAndWrite {
         report.record = record_report(dev, &header, keyring, &mut report.problems)?;
+        let broken = read_broken(dev, &header, keyring)?;
+        report.problems.extend(broken.map(|broken| broken.words()));
     }
     let mut region = vec![0; REGION_LEN];
     for node in header.geometry.nodes() {

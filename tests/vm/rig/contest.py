@@ -22,20 +22,21 @@ COUNTER = RECORD + 2 * SLOT
 WON = "register written in"
 UNCLEAR = ["lost to an unclear try", "could not be written to the register"]
 
-# The counter of a contest: all changes, and those that each contender has won, by its id.
-Counter = namedtuple("Counter", "total wins")
+# The counter of a contest: all changes, those that each contender has won, by its id, and those of
+# contenders that have made room for others.
+Counter = namedtuple("Counter", "total wins departed", defaults=[0])
 
 
 def read_counter(image):
-    """Nothing counted if the block is no counter; see src/storage/area/compare.rs."""
+    """Nothing counted if the block is no counter; see src/storage/area/contest.rs."""
     block = sector(image, COUNTER)
     if block[:4] != b"STCT":
         return Counter(0, {})
     if struct.unpack("<I", block[4:8])[0] != crc32c(block[8:]):
         return Counter("damaged", {})
-    words = struct.unpack("<33Q", block[8:272])
-    wins = {one: count for one, count in zip(words[1::2], words[2::2]) if one}
-    return Counter(words[0], wins)
+    words = struct.unpack("<34Q", block[8:280])
+    wins = {one: count for one, count in zip(words[1:33:2], words[2:33:2]) if one}
+    return Counter(words[0], wins, words[33])
 
 
 def read_count(image):
@@ -60,7 +61,7 @@ def judge_contest(before, after, reports, done_count):
     wrong = [f"a contender says {one['verdict']}" for one in reports if one["verdict"] != "proved"]
     if "damaged" in (before.total, after.total):
         return wrong + ["the counter is damaged"]
-    if sum(after.wins.values()) != after.total:
+    if sum(after.wins.values()) + after.departed != after.total:
         wrong.append(f"the counter says {after.total}, its parts {after.wins}")
     won = sorted(one["won"] for one in reports)
     counted = sorted(count for one, count in after.wins.items() if one not in before.wins)

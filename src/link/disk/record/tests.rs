@@ -224,6 +224,22 @@ fn a_lost_answer_is_unclear_and_a_read_tells() {
 }
 
 #[test]
+fn on_a_disk_that_lets_two_win_nothing_is_changed_and_all_is_read() {
+    let rig = Rig::new();
+    let (mut one, mut two) = (rig.area(1), rig.area(2));
+    shown(&mut one, Scope::All);
+    shown(&mut two, Scope::All);
+    let expected = Record::default();
+    let new = store(&mut one, 1, &expected, 2);
+    two.counters.register_lost.set("found".to_owned()).unwrap();
+    assert_eq!(two.change(&Change { expected, new }), Compared::Unclear);
+    assert_eq!(rig.sent.get(), 0, "it is not sent");
+    assert_eq!(one.change(&Change { expected, new }), Compared::Done);
+    let seen = Some(RecordSeen::Good(new, value(1)));
+    assert_eq!(shown(&mut two, Scope::Used), seen);
+}
+
+#[test]
 fn a_value_that_is_written_over_is_missed_and_a_broken_record_is_damaged() {
     let rig = Rig::new();
     let (mut one, mut two) = (rig.area(1), rig.area(2));

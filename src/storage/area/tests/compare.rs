@@ -169,14 +169,163 @@ fn alone_nothing_is_proved() {
     assert_eq!((one.verdict, one.rounds), (Verdict::NotContended, 0));
 }
 
+/// Contenders one after the other, each with so many changes.
+fn in_a_row(block: &mut Vec<u8>, ids: impl Iterator<Item = u64>, changes: u64) {
+    for id in ids {
+        let mut contender = Contender::new(id, 1);
+        for _ in 0..changes {
+            *block = contender.read(block).unwrap();
+            contender.answered(Compared::Done);
+        }
+        assert!(contender.read(block).is_some(), "contender {id}");
+        assert_eq!(contender.report().verdict, Verdict::NotContended);
+    }
+}
+
 #[test]
 fn a_counter_makes_room_and_still_adds_up() {
     let mut block = vec![0; SECTOR_LEN];
-    for id in 1..40 {
-        let mut contender = Contender::new(id, 1);
-        block = contender.read(&block).unwrap();
-        contender.answered(Compared::Done);
-        assert!(contender.read(&block).is_some());
-        assert_ne!(contender.report().verdict, Verdict::Broken);
+    in_a_row(&mut block, 1..40, 5);
+    let mut last = Contender::new(50, 1);
+    last.read(&block);
+    assert_eq!(
+        last.report().total,
+        39 * 5,
+        "nobody's changes are forgotten"
+    );
+}
+
+#[test]
+fn who_has_made_room_for_sixteen_others_has_lost_nothing() {
+    for before in [0, 5, 16] {
+        let mut block = vec![0; SECTOR_LEN];
+        in_a_row(&mut block, 1..=before, 3);
+        let mut gone = Contender::new(100, 9);
+        block = gone.read(&block).unwrap();
+        gone.answered(Compared::Done);
+        in_a_row(&mut block, 201..=216, 3);
+        assert_eq!(gone.read(&block), None, "it takes no further part");
+        assert_eq!(gone.report().verdict, Verdict::NotContended);
     }
+}
+
+#[test]
+fn a_first_change_that_is_written_over_is_found_missing_in_a_full_block() {
+    for before in [0, 5, 15, 16] {
+        let mut block = vec![0; SECTOR_LEN];
+        in_a_row(&mut block, 1..=before, 3);
+        let mut loser = Contender::new(100, 9);
+        loser.read(&block).unwrap();
+        loser.answered(Compared::Done);
+        // Both were told that they have won on this block.
+        in_a_row(&mut block, 201..=206, 3);
+        assert_eq!(loser.read(&block), None);
+        assert_eq!(loser.report().verdict, Verdict::Broken, "after {before}");
+    }
+}
+
+#[test]
+fn a_block_that_is_wiped_has_lost_what_was_won() {
+    let mut contender = Contender::new(7, 9);
+    contender.read(&[0; SECTOR_LEN]).unwrap();
+    contender.answered(Compared::Done);
+    assert_eq!(contender.read(&[0; SECTOR_LEN]), None);
+    assert_eq!(contender.report().verdict, Verdict::Broken);
+}
+
+#[test]
+fn company_is_who_has_won_meanwhile() {
+    let mut block = vec![0; SECTOR_LEN];
+    in_a_row(&mut block, 1..=3, 2);
+    let mut contender = Contender::new(7, 9);
+    block = contender.read(&block).unwrap();
+    contender.answered(Compared::Done);
+    contender.read(&block).unwrap();
+    assert_eq!((contender.company(), contender.has_company()), (0, false));
+    in_a_row(&mut block, 8..=9, 2);
+    contender.read(&block).unwrap();
+    assert_eq!((contender.company(), contender.has_company()), (2, true));
+}
+
+#[test]
+fn only_a_new_challenger_calls_the_others() {
+    let mut block = vec![0; SECTOR_LEN];
+    let mut watch = Watch::default();
+    let mut look = |block: &[u8]| (watch.look(block), watch.look(block));
+    assert_eq!(look(&block), (false, false));
+    let challenger = |random| Part::Challenger.id(node(3), random);
+    in_a_row(&mut block, [challenger(1)].into_iter(), 2);
+    assert_eq!(look(&block), (true, false));
+    let second = Part::Second.id(node(4), 5);
+    in_a_row(&mut block, [second, 1, u64::MAX].into_iter(), 2);
+    assert_eq!(look(&block), (false, false), "a second, and people");
+    in_a_row(&mut block, [challenger(2)].into_iter(), 2);
+    assert_eq!(
+        look(&block),
+        (true, false),
+        "the same node has started again"
+    );
+    block[20] ^= 1;
+    assert_eq!(look(&block), (false, false), "damaged");
+}
+
+#[test]
+fn a_broken_disk_is_named_until_it_is_formatted() {
+    let (disk, _) = formatted(2);
+    let options = FormatOptions {
+        medium: Medium::CompareAndWrite,
+        ..options(2)
+    };
+    let problems = |disk: &Memory| show(disk, &ring(), &CLUSTER).unwrap().problems;
+    let header = format(&disk, &options, &ring()).unwrap();
+    assert_eq!(problems(&disk), [""; 0]);
+    let broken = Broken {
+        node: node(2),
+        life: LIFE,
+        won: 3,
+        wall_ms: 0,
+    };
+    write_broken(&disk, &header, &broken, &ring()).unwrap();
+    let found = read_broken(&disk, &header, &ring()).unwrap();
+    assert_eq!(found, Some(broken));
+    assert_eq!(problems(&disk), [broken.words()]);
+    format(&disk, &options, &ring()).unwrap();
+    assert_eq!(problems(&disk), [""; 0]);
+}
+
+#[test]
+fn a_block_that_was_torn_by_the_read_is_read_once_more() {
+    /// Gives other bytes at the first read.
+    struct Torn<'a>(&'a Memory, Cell<u32>);
+
+    impl Blocks for Torn<'_> {
+        fn size(&self) -> u64 {
+            self.0.size()
+        }
+
+        fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.0.read_at(offset, out)?;
+            self.1.set(self.1.get() + 1);
+            if self.1.get() == 1 {
+                out[100] ^= 1;
+            }
+            Ok(())
+        }
+
+        fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+            self.0.write_at(offset, bytes)
+        }
+    }
+
+    let (disk, header) = formatted(2);
+    let geometry = header.geometry;
+    let mut block = vec![0; SLOT_LEN];
+    in_a_row(&mut block, 1..3, 2);
+    disk.put(geometry.contest(), &block);
+    let torn = Torn(&disk, Cell::new(0));
+    assert_eq!(
+        read_contest(&torn, geometry, SECTOR_LEN).unwrap(),
+        block[..SECTOR_LEN]
+    );
+    assert_eq!(torn.1.get(), 2);
 }
