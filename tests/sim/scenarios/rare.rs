@@ -110,14 +110,20 @@ fn a_task_that_sticks_half_started_is_stopped_by_force_and_runs_elsewhere() {
             let held = &world.nodes[heir].held[0];
             held.running && !held.whole && held.work.is_none()
         };
-        stuck += u64::from(world.run_while(D * 2, |world| !half(world)));
+        if world.run_while(D * 2, |world| !half(world)) {
+            stuck += 1;
+            wait(&mut world, D * 40, "its end there", |w| !runs(w, heir, 0));
+            let nowhere = |w: &World| !runs(w, owner, 0) && !runs(w, heir, 0);
+            assert!(world.run_while(D * 40, nowhere), "it stays stopped");
+            assert!(runs(&world, owner, 0), "it was started there once more");
+        }
         wait(&mut world, D * 40, "the task back", |world| {
             world.nodes[owner].held[0].whole && failed_on(world) == [to]
         });
         pass(&mut world, D * 40);
         assert!(runs(&world, owner, 0) && !runs(&world, heir, 0));
     }
-    assert!((1..20).contains(&stuck), "{stuck} of 20");
+    assert!((1..20).contains(&stuck), "stuck {stuck} times of 20");
 }
 
 #[test]
