@@ -276,7 +276,6 @@ impl World {
         self.nodes[i].fit = fit;
         self.nodes[i].unfit_lately |= !fit;
         if self.nodes[i].runner_up {
-            self.nodes[i].fit_told = fit;
             self.report(i, Report::Fit { tasks: fit });
         }
     }

@@ -143,7 +143,7 @@ pub(crate) struct Node {
     pub(crate) runner_up: bool,
     pub(crate) held: Vec<Held>,
     pub(crate) fit: u64,
-    /// What the runner has told of that last.
+    /// What its core knows of that.
     pub(crate) fit_told: u64,
     /// Tasks that it was unfit for at any time in this life.
     pub(crate) unfit_lately: u64,

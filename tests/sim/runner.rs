@@ -64,14 +64,13 @@ impl World {
                 (true, false) => Found::Partly,
             });
         }
-        let fit = node.fit;
-        node.fit_told = fit;
         if found.contains(&Found::Running) {
             self.checks.count("adopted");
         }
         self.say(i, || format!("the runner finds {found:?}"));
         self.report(i, Report::Hello { found });
-        self.report(i, Report::Fit { tasks: fit });
+        let tasks = self.nodes[i].fit;
+        self.report(i, Report::Fit { tasks });
     }
 
     pub(crate) fn runner_gone(&mut self, i: usize) {

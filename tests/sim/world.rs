@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::rc::Rc;
 
-use standfast::engine::{Action, Event, Order};
+use standfast::engine::{Action, Event, Order, Report};
 use standfast::frame::Frame;
 use standfast::mldc::Packet;
 use standfast::model::NodeId;
@@ -467,7 +467,12 @@ impl World {
                 self.turn(i, Event::DiskWritten { disk, at: now });
             }
             In::Other(Event::Packet { link, packet }) => self.hears_packet(i, link, packet),
-            In::Other(event) => self.turn(i, event),
+            In::Other(event) => {
+                if let Event::Report(Report::Fit { tasks }) = &event {
+                    self.nodes[i].fit_told = *tasks;
+                }
+                self.turn(i, event);
+            }
         }
     }
 
