@@ -165,13 +165,14 @@
 //! # Learned by one read
 //!
 //! 30. *A node that knows the decided value of epoch e says so* in its frames, and a read begun
-//!     after that was heard shows, in its highest accepted ballot, a value of epoch e: that is the
-//!     one. For it was decided in some ballot b before the read began. If by the disk, the value of
-//!     b, or of a higher ballot of the same node, stands where the read looks; if by all nodes, this
-//!     one has accepted it, and its voice is taken in once it is recovered. So the highest ballot
-//!     found is b or above, its value b's or descends from it (2), and of those only b's has epoch
-//!     e. What others have begun beside it does not matter: without this, somebody who
-//!     tries again and again could keep the others from learning what he cannot change.
+//!     after that was heard shows, in its highest accepted ballot, a value of epoch e: that is
+//!     the one. For it was decided in some ballot b before the read began. If by the disk, the
+//!     value of b, or of a higher ballot of the same node, stands where the read looks; if by
+//!     all nodes, this one has accepted it, and its voice is taken in once it is recovered. So
+//!     the highest ballot found is b or above, its value b's or descends from it (2), and of
+//!     those only b's has epoch e. What others have begun beside it does not matter: without
+//!     this, somebody who tries again and again could keep the others from learning what he
+//!     cannot change.
 //!
 //! What can go wrong is in [`Trouble`]. What no protocol on plain writes survives is a write that
 //! lands after its node has read the block again (an earlier life's, or one the array kept): the
