@@ -1,6 +1,8 @@
 """The same faults on other clusters: another file system, a partition, a logical volume, no file
 system, a third node, an object that cannot be stopped."""
 
+import re
+
 from rig.cluster import BEAT, DATA, HEARTBEATS, by_id, now
 from rig.guest import until
 from scenarios import (BACK, await_writes, expect, finish, move_back, needs, paused, power_cut,
@@ -60,10 +62,10 @@ def raw_device(cluster):
 
 
 def lvm(cluster):
-    """An ext4 on a logical volume. The owner loses power while a disk of the heir that has nothing
-    to do with it hangs: the heir takes over disk and group. Then the owner's path to the disk
-    fails: what is left of the volume there is taken away without the disk, and after the way back
-    nobody else has it."""
+    """An ext4 on a logical volume, and a raw one of the same group. The owner loses power while a
+    disk of the heir that has nothing to do with it hangs: the heir takes over disk and group. Then
+    the owner's path to the disk fails: what is left of the volumes there is taken away without the
+    disk, and after the way back nobody else has them."""
     _, heir, _ = setting(cluster)
     heir.spare.hold_requests()
     power_cut(cluster)
@@ -71,12 +73,13 @@ def lvm(cluster):
     storage_path_cut(cluster)
     owner, other, _ = setting(cluster)
     expect(system_of_group(other) == owner.name, "the group is not its owner's")
-    expect(is_active(owner) and not is_active(other), "a former owner still has the volume")
+    expect(active(owner) == ["vg0-data", "vg0-log"], f"the owner has {active(owner)}")
+    expect(not active(other), f"a former owner still has {active(other)}")
 
 
-def is_active(node):
-    """Has this node the device of the logical volume?"""
-    return "vg0-data" in node.must("dmsetup ls")
+def active(node):
+    """The group's volumes that are devices on this node."""
+    return sorted(re.findall(r"^vg0-\w+", node.must("dmsetup ls"), re.MULTILINE))
 
 
 def system_of_group(node):

@@ -19,6 +19,9 @@ LINUX = 0x83
 # Where the data of a physical volume begins, and the length of an extent.
 EXTENTS = MIB
 EXTENT = 4 * MIB
+# Of the two volumes of a group.
+DATA_EXTENTS = 24
+LOG_EXTENTS = 2
 
 VOLUME = """
 [[task.object]]
@@ -33,7 +36,7 @@ filesystem = "{filesystem}"
 
 DEVICE = """
 [[task.object]]
-name = "data"
+name = "{name}"
 kind = "device"
 step = 1
 device = "{device}"
@@ -62,9 +65,13 @@ class Ext4(FileSystem):
     # Where it begins in the image, in bytes.
     offset = 0
 
+    def length(self):
+        """Bytes of the file system."""
+        return self.size - self.offset
+
     def make(self, image, directory):
         """Makes the image, with what lies in this directory in the file system's root."""
-        blocks = (self.size - self.offset) // BLOCK
+        blocks = self.length() // BLOCK
         fresh(image, self.size, self.head(blocks * BLOCK))
         run(["mkfs.ext4", "-q", "-F", "-b", str(BLOCK), "-E", f"offset={self.offset}",
              "-d", str(directory), str(image), str(blocks)])
@@ -99,20 +106,27 @@ class Partition(Ext4):
 
 
 class Logical(Ext4):
-    """An ext4 that fills the only volume of a group on one disk."""
+    """An ext4 that fills the first volume of a group on one disk; the other volume is a raw one of
+    another object, which is started at the same time."""
 
-    size = EXTENTS + 24 * EXTENT
+    size = EXTENTS + (DATA_EXTENTS + LOG_EXTENTS) * EXTENT
     offset = EXTENTS
 
     def object(self, _disk, more):
-        return super().object("/dev/vg0/data", f'group = "vg0"\n{more}')
+        more = f'group = "vg0"\n{more}'
+        log = DEVICE.format(name="log", device="/dev/vg0/log", more=more)
+        return super().object("/dev/vg0/data", more) + log
+
+    def length(self):
+        return DATA_EXTENTS * EXTENT
 
     def prepare(self, node, disk):
-        """Nothing of the volume is wiped: it holds the file system already."""
+        """Nothing of the volumes is wiped: one holds the file system already."""
+        create = "lvm lvcreate --yes --activate n --zero n --wipesignatures n"
         node.must(f"lvm pvcreate --yes --dataalignment {EXTENTS}b {disk} && "
                   f"lvm vgcreate --physicalextentsize {EXTENT}b --setautoactivation n vg0 {disk} && "
-                  "lvm lvcreate --yes --activate n --zero n --wipesignatures n --name data "
-                  "--extents 100%FREE vg0", 60)
+                  f"{create} --name data --extents {DATA_EXTENTS} vg0 && "
+                  f"{create} --name log --extents {LOG_EXTENTS} vg0", 60)
 
 
 class Xfs(FileSystem):
@@ -146,7 +160,7 @@ class Raw:
     size = 32 * MIB
 
     def object(self, disk, more):
-        return DEVICE.format(device=disk, more=more)
+        return DEVICE.format(name="data", device=disk, more=more)
 
     def ring(self, disk):
         return disk
