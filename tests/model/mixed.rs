@@ -14,7 +14,7 @@
 //! ```
 //!
 //! What may happen: writes land late, also after their node has crashed, but not after it has read
-//! its block again; they fail; reads see each block at another moment, and fail (a read that is
+//! its block again; they fail; a node may have heard which epoch others know; reads see each block at another moment, and fail (a read that is
 //! not begun is the same); messages are lost, late, doubled and in any order (they form a set from
 //! which anybody takes anything at any time); nodes crash anywhere and come back.
 //!
@@ -79,6 +79,8 @@ struct Read<const N: usize> {
     newer: Ballot,
     /// Newest decided value when it was begun.
     decided: Value,
+    /// The newest epoch that its node can have heard of by then, if it does not know that.
+    heard: u8,
     seen: [Option<Acceptor>; N],
 }
 
@@ -130,6 +132,8 @@ pub(crate) enum Action {
     BeginRead(usize),
     Sample(usize, usize),
     EndRead(usize),
+    /// The same, where the epoch that is found was heard of.
+    EndReadHeard(usize),
     HearPrepare(usize, Ballot),
     HearAccept(usize, Ballot),
     SyncAndAnswer(usize),
@@ -169,6 +173,10 @@ pub(crate) enum Broken {
     OwnIgnoredInLearning,
     /// A value that only the own acceptor holds is learnt like one on the disk.
     OwnValueLearnt,
+    /// A value is learnt whose epoch was heard of while it was read.
+    HeardTooLate,
+    /// A value whose epoch was heard of is learnt, without a look at the own acceptor.
+    HeardOwnIgnored,
     /// A proof looks at the disk alone.
     ProofWithoutOwn,
     /// A write lands after its node has read its block again.
@@ -293,6 +301,8 @@ fn each_rule_is_needed() {
         Broken::OnePromiseMissing,
         Broken::HigherBesideIt,
         Broken::OwnValueLearnt,
+        Broken::HeardTooLate,
+        Broken::HeardOwnIgnored,
         Broken::LandsAfterRestart,
     ];
     let longer = longer

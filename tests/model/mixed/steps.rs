@@ -86,6 +86,14 @@ impl<const N: usize, const B: usize> State<N, B> {
     }
 }
 
+impl<const N: usize> Read<N> {
+    /// All blocks together.
+    fn disk(&self) -> Acceptor {
+        let blocks = self.seen.into_iter().flatten();
+        blocks.fold(Acceptor::default(), Acceptor::joined)
+    }
+}
+
 impl<const N: usize, const B: usize> Mixed<N, B> {
     /// With the rules kept the acceptors say what is decided, else only what nodes report counts.
     fn strict(&self) -> bool {
@@ -143,8 +151,9 @@ impl<const N: usize, const B: usize> Mixed<N, B> {
             // With one block left to look at, beginning later than at that look proves less.
             seen[1 - node] = Some(state.disk[1 - node]);
         }
-        let decided = state.decided;
+        let (decided, told) = (state.decided, epoch(state.told));
         let node = &mut state.nodes[node];
+        let heard = if told > epoch(node.known) { told } else { 0 };
         let serves = match node.phase {
             phase @ (Phase::ReadPromise(_) | Phase::ReadAccept(_)) => phase,
             _ => Phase::Idle,
@@ -153,17 +162,36 @@ impl<const N: usize, const B: usize> Mixed<N, B> {
             serves,
             newer: node.newer,
             decided,
+            heard,
             seen,
         });
     }
 
-    fn end_read(&self, state: &mut State<N, B>, at: usize) {
+    /// The value that a read has found, if others are known to know one of its epoch.
+    fn heard_of(&self, state: &State<N, B>, at: usize) -> Option<Value> {
+        let node = &state.nodes[at];
+        let read = node.read.as_ref()?;
+        let found = match self.broken {
+            Broken::HeardOwnIgnored => read.disk(),
+            _ => read.disk().joined(node.memory),
+        };
+        let heard = match self.broken {
+            Broken::HeardTooLate => epoch(state.told),
+            _ => read.heard,
+        };
+        let found = found.value;
+        (epoch(found) > epoch(node.known) && epoch(found) <= heard).then_some(found)
+    }
+
+    fn end_read(&self, state: &mut State<N, B>, at: usize, heard: Option<Value>) {
         let Some(read) = state.nodes[at].read.take() else {
             return;
         };
-        let blocks = read.seen.into_iter().flatten();
-        let disk = blocks.fold(Acceptor::default(), Acceptor::joined);
-        self.learn_from(state, at, &read, disk);
+        let disk = read.disk();
+        match heard {
+            Some(value) => state.learn(at, value, self.strict()),
+            None => self.learn_from(state, at, &read, disk),
+        }
         if read.serves == state.nodes[at].phase {
             self.step_ballot(state, at, disk);
         }
@@ -353,6 +381,9 @@ impl<const N: usize, const B: usize> Mixed<N, B> {
                 actions.extend(open.map(|other| Action::Sample(at, other)));
                 if read.seen.iter().all(Option::is_some) {
                     actions.push(Action::EndRead(at));
+                    if self.heard_of(state, at).is_some() {
+                        actions.push(Action::EndReadHeard(at));
+                    }
                 }
             }
         }
@@ -452,7 +483,11 @@ impl<const N: usize, const B: usize> Mixed<N, B> {
                     read.seen[other] = Some(block);
                 }
             }
-            Action::EndRead(at) => self.end_read(state, at),
+            Action::EndRead(at) => self.end_read(state, at, None),
+            Action::EndReadHeard(at) => {
+                let heard = self.heard_of(state, at);
+                self.end_read(state, at, heard);
+            }
             Action::HearPrepare(at, ballot) => {
                 state.nodes[at].memory.mbal = ballot;
                 self.heard(state, at);
