@@ -14,9 +14,10 @@
 //! ```
 //!
 //! What may happen: writes land late, also after their node has crashed, but not after it has read
-//! its block again; they fail; a node may have heard which epoch others know; reads see each block at another moment, and fail (a read that is
-//! not begun is the same); messages are lost, late, doubled and in any order (they form a set from
-//! which anybody takes anything at any time); nodes crash anywhere and come back.
+//! its block again; they fail; a node may have heard which epoch others know; reads see each block
+//! at another moment, and fail (a read that is not begun is the same); messages are lost, late,
+//! doubled and in any order (they form a set from which anybody takes anything at any time); nodes
+//! crash anywhere and come back.
 //!
 //! Judged by what stands on the disk and in the nodes: the values decided form one chain, nobody
 //! holds a value for decided which is not, and no proof is given of a value that had a decided
@@ -131,9 +132,8 @@ pub(crate) enum Action {
     WriteFailed(usize),
     BeginRead(usize),
     Sample(usize, usize),
-    EndRead(usize),
-    /// The same, where the epoch that is found was heard of.
-    EndReadHeard(usize),
+    /// With the knowledge of which epoch others know, or without.
+    EndRead(usize, bool),
     HearPrepare(usize, Ballot),
     HearAccept(usize, Ballot),
     SyncAndAnswer(usize),

@@ -183,7 +183,8 @@ impl<const N: usize, const B: usize> Mixed<N, B> {
         (epoch(found) > epoch(node.known) && epoch(found) <= heard).then_some(found)
     }
 
-    fn end_read(&self, state: &mut State<N, B>, at: usize, heard: Option<Value>) {
+    fn end_read(&self, state: &mut State<N, B>, at: usize, heard: bool) {
+        let heard = heard.then(|| self.heard_of(state, at)).flatten();
         let Some(read) = state.nodes[at].read.take() else {
             return;
         };
@@ -380,9 +381,9 @@ impl<const N: usize, const B: usize> Mixed<N, B> {
                 let open = (0..N).filter(|other| read.seen[*other].is_none());
                 actions.extend(open.map(|other| Action::Sample(at, other)));
                 if read.seen.iter().all(Option::is_some) {
-                    actions.push(Action::EndRead(at));
+                    actions.push(Action::EndRead(at, false));
                     if self.heard_of(state, at).is_some() {
-                        actions.push(Action::EndReadHeard(at));
+                        actions.push(Action::EndRead(at, true));
                     }
                 }
             }
@@ -483,11 +484,7 @@ impl<const N: usize, const B: usize> Mixed<N, B> {
                     read.seen[other] = Some(block);
                 }
             }
-            Action::EndRead(at) => self.end_read(state, at, None),
-            Action::EndReadHeard(at) => {
-                let heard = self.heard_of(state, at);
-                self.end_read(state, at, heard);
-            }
+            Action::EndRead(at, heard) => self.end_read(state, at, heard),
             Action::HearPrepare(at, ballot) => {
                 state.nodes[at].memory.mbal = ballot;
                 self.heard(state, at);
