@@ -9,7 +9,8 @@
 //!
 //! ```text
 //! key        whose registration it is, and of which epoch
-//! unit       what is asked of a disk: the seam     paths   a real one
+//! unit       what is asked of a disk: the seam           paths    a real one
+//! workers    its threads
 //! discover   the disks below a device
 //! take       becomes the owner                     keeper  stays it
 //! volume     all disks of one device                     offline  nobody here may write
@@ -28,6 +29,7 @@ mod take;
 mod tests;
 mod unit;
 mod volume;
+mod workers;
 
 pub use discover::{DiscoverError, Disk, Roots, Transport, disks_below};
 pub use error::TakeError;

@@ -1,14 +1,12 @@
 //! A logical unit by its real paths: SCSI by SG_IO on each of them, NVMe by the kernel's calls.
 //!
-//! Each request has a thread of its own, for one to a path that hangs does not return before the
-//! kernel has reset half the fabric. The caller stops waiting long before that; requests that were
-//! left behind end by themselves, and while too many of one path do not, it gets no more.
+//! The caller stops waiting long before a path that hangs returns. Requests that were left behind
+//! end by themselves, and while too many of one path do not, it gets no more.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,22 +19,17 @@ use standfast_sys::sentence;
 
 use super::discover::{Disk, Transport};
 use super::unit::{Answer, Ask, Fault, Held, Unit};
+use super::workers::{Answers, Letter, STACK_BYTES, Workers};
 
 /// The kernel's timeout of a command: long, for what follows it disturbs other disks of the same
 /// adapter. Nobody here waits so long.
 const COMMAND_MAX: Duration = Duration::from_secs(10);
 
-/// Most requests to one path that have not come back.
-const UNDER_WAY_MAX: usize = 12;
-
-/// Stack of such a thread.
-const STACK_BYTES: usize = 256 * 1024;
-
 const TYPE: ReservationType = ReservationType::WriteExclusiveRegistrantsOnly;
 
 /// A disk with its opened paths.
 pub struct PathUnit {
-    paths: Vec<Arc<OnePath>>,
+    paths: Vec<Workers<OnePath>>,
 }
 
 struct OnePath {
@@ -45,31 +38,31 @@ struct OnePath {
     device: Result<ScsiPath, String>,
     /// Of an NVMe name space the file with its name.
     wwid: Option<PathBuf>,
-    under_way: AtomicUsize,
     /// The kernel has taken the device away; what has its name by now may be another.
     gone: AtomicBool,
 }
 
 impl OnePath {
-    fn open(path: &Path, transport: &Transport) -> Arc<OnePath> {
+    fn open(path: &Path, transport: &Transport) -> OnePath {
         let device = ScsiPath::open(path).map_err(|error| sentence(&error));
         OnePath::new(path, device, transport)
     }
 
-    fn new(path: &Path, device: Result<ScsiPath, String>, transport: &Transport) -> Arc<OnePath> {
+    fn new(path: &Path, device: Result<ScsiPath, String>, transport: &Transport) -> OnePath {
         let wwid = match transport {
             Transport::Scsi => None,
             Transport::Nvme { wwid } => Some(wwid.clone()),
         };
-        Arc::new(OnePath {
+        OnePath {
             path: path.to_owned(),
             gone: AtomicBool::new(device.is_err()),
             device,
             wwid,
-            under_way: AtomicUsize::new(0),
-        })
+        }
     }
+}
 
+impl Answers for OnePath {
     fn carry_out(&self, ask: &Ask) -> Result<Answer, Fault> {
         let device = self
             .device
@@ -105,7 +98,7 @@ impl PathUnit {
             let _ = thread.stack_size(STACK_BYTES).spawn(open);
         }
         drop(sender);
-        let mut paths: Vec<Option<Arc<OnePath>>> = vec![None; disk.paths.len()];
+        let mut paths: Vec<Option<OnePath>> = disk.paths.iter().map(|_| None).collect();
         while paths.iter().any(Option::is_none) {
             let left = deadline.saturating_duration_since(Instant::now());
             match receiver.recv_timeout(left) {
@@ -113,11 +106,11 @@ impl PathUnit {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
             }
         }
-        let closed = |(path, opened): (&PathBuf, Option<Arc<OnePath>>)| {
-            opened.unwrap_or_else(|| {
+        let closed = |(path, opened): (&PathBuf, Option<OnePath>)| {
+            Workers::new(opened.unwrap_or_else(|| {
                 let why = Err("it does not open in time".to_owned());
                 OnePath::new(path, why, &disk.transport)
-            })
+            }))
         };
         let paths = disk.paths.iter().zip(paths).map(closed).collect();
         PathUnit { paths }
@@ -127,8 +120,11 @@ impl PathUnit {
     /// this name. Positions of the others stay.
     pub fn refresh(&mut self, disk: &Disk, identity: &Identity, patience: Duration) {
         for path in &disk.paths {
-            let at = self.paths.iter().position(|known| known.path == *path);
-            if at.is_some_and(|at| !self.paths[at].gone.load(Ordering::Acquire)) {
+            let at = self
+                .paths
+                .iter()
+                .position(|known| known.path().path == *path);
+            if at.is_some_and(|at| !self.paths[at].path().gone.load(Ordering::Acquire)) {
                 continue;
             }
             let one = Disk {
@@ -149,15 +145,13 @@ impl PathUnit {
     }
 }
 
-type Letter = (usize, Result<Answer, Fault>);
-
 impl Unit for PathUnit {
     fn paths(&self) -> usize {
         self.paths.len()
     }
 
     fn path_name(&self, path: usize) -> String {
-        let path = &self.paths[path].path;
+        let path = &self.paths[path].path().path;
         let name = path.file_name().unwrap_or(path.as_os_str());
         name.to_string_lossy().into_owned()
     }
@@ -168,7 +162,7 @@ impl Unit for PathUnit {
         let mut answers: Vec<Option<Result<Answer, Fault>>> = vec![None; asks.len()];
         let (sender, receiver) = channel::<Letter>();
         for (at, (path, ask)) in asks.iter().enumerate() {
-            if let Err(fault) = send(&self.paths[*path], ask, at, &sender) {
+            if let Err(fault) = self.paths[*path].ask(ask, at, &sender) {
                 answers[at] = Some(Err(fault));
             }
         }
@@ -191,30 +185,6 @@ impl Unit for PathUnit {
     fn pause(&mut self, length: Duration) {
         thread::sleep(length);
     }
-}
-
-/// Has a thread carry it out.
-fn send(path: &Arc<OnePath>, ask: &Ask, at: usize, sender: &Sender<Letter>) -> Result<(), Fault> {
-    if path.under_way.load(Ordering::Acquire) >= UNDER_WAY_MAX {
-        let why = "earlier commands have not come back".to_owned();
-        return Err(Fault::Late(why));
-    }
-    path.under_way.fetch_add(1, Ordering::AcqRel);
-    let (mine, ask, sender) = (Arc::clone(path), ask.clone(), sender.clone());
-    let spawned = thread::Builder::new()
-        .name("disk path".to_owned())
-        .stack_size(STACK_BYTES)
-        .spawn(move || {
-            let answer = mine.carry_out(&ask);
-            mine.under_way.fetch_sub(1, Ordering::AcqRel);
-            // Whoever asked may have stopped waiting.
-            let _ = sender.send((at, answer));
-        });
-    if let Err(error) = spawned {
-        path.under_way.fetch_sub(1, Ordering::AcqRel);
-        return Err(Fault::Path(format!("no thread for it: {error}")));
-    }
-    Ok(())
 }
 
 fn scsi(device: &ScsiPath, ask: &Ask) -> Result<Answer, ScsiFault> {
