@@ -235,12 +235,6 @@ impl Register {
         self.disks.of_mut(disk)?.poll()
     }
 
-    /// Number of disks, one or three.
-    #[must_use]
-    pub fn disks(&self) -> usize {
-        self.disks.count()
-    }
-
     /// The record to put into the node's own file now, durably, beside the one before it. At most
     /// one is under way.
     #[must_use]
