@@ -79,6 +79,8 @@ pub(crate) struct Troubles {
     shortest: u64,
     silence: u64,
     window: u64,
+    /// Longest operation of a disk that does not hang.
+    io_max: u64,
     open: BTreeMap<Place, u64>,
     over: Vec<(Place, u64, u64)>,
     /// Which node's clocks stood still from when to when.
@@ -98,6 +100,7 @@ impl Troubles {
             shortest: timing.heartbeat.0,
             silence: timing.heartbeat.0,
             window: timing.detect.0 * 2,
+            io_max: timing.detect.0,
             open: (0..plan.nodes)
                 .map(|node| (Place::Node { node }, 0))
                 .collect(),
@@ -137,7 +140,7 @@ impl Troubles {
         for place in places {
             self.set(place, false, now);
         }
-        // What a disk was asked comes back when it would have.
+        // What a disk was asked comes back when it would have: see `World::io_time`.
         let disk = |place: &Place| matches!(place, Place::Disk { .. });
         for (place, _, to) in &mut self.over {
             if media(place) && !disk(place) {
@@ -145,7 +148,7 @@ impl Troubles {
             }
         }
         self.networks_bad_until = self.networks_bad_until.min(now);
-        self.disks_bad_until = self.disks_bad_until.min(now);
+        self.disks_bad_until = self.disks_bad_until.min(now + self.io_max);
     }
 
     fn spells(&self) -> impl Iterator<Item = (Place, u64, u64)> + '_ {

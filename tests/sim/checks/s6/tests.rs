@@ -128,6 +128,25 @@ fn a_lease_ends_only_without_the_disk_and_somebody() {
 }
 
 #[test]
+fn what_a_slow_disk_was_asked_outlasts_the_healing() {
+    let healed = 5_000 * MS;
+    let ends = |plan: &Plan, later| {
+        let mut troubles = Troubles::new(plan);
+        for node in 0..3 {
+            troubles.set(Place::Node { node }, false, MS);
+        }
+        troubles.all_over(healed);
+        troubles.note(Place::Node { node: 2 }, healed, healed + 200 * MS);
+        troubles.justify_end(0, &[1, 2], (true, true), healed + later)
+    };
+    let mut plan = Plan::calm(3, 1, 500);
+    assert!(!ends(&plan, 200 * MS), "the disk was well");
+    plan.slow_io = 1;
+    assert!(ends(&plan, 200 * MS), "a read that takes long");
+    assert!(!ends(&plan, 2_000 * MS), "none takes so long");
+}
+
+#[test]
 fn a_task_that_moves_for_no_reason_is_found() {
     let record = |owner, heir, cause| TaskRecord {
         owner: NodeId::new(owner),
