@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::snapshot::trouble_words;
 use super::{Action, Class, Engine};
 use crate::register::{self, Seen};
 use crate::time::Instant;
@@ -13,6 +14,8 @@ struct Disk {
     read_ok: bool,
     /// It does not answer, and that was told.
     silent: bool,
+    /// It does not count any more, and that was told.
+    left_out: bool,
     /// The blocks as last reported; a read in which nothing has changed does not repeat them.
     seen: Seen,
 }
@@ -31,6 +34,7 @@ impl Disks {
             last_read: None,
             read_ok: false,
             silent: false,
+            left_out: false,
             seen: Seen::Blocks(Vec::new()),
         };
         Disks {
@@ -85,8 +89,8 @@ impl Engine {
         (!is_network(link) && before < self.disks.all.len()).then_some(before)
     }
 
-    /// Tells when one of three disks ceases to answer, and when it does again. A link that is down
-    /// tells of itself.
+    /// Tells when one of three disks ceases to count or to answer, and when it answers again. A link
+    /// that is down tells of itself.
     pub(super) fn tell_silent_disks(&mut self) {
         for link in 0..self.links.len() {
             let Some(disk) = self.disk_of(link).filter(|_| self.setup.disks > 1) else {
@@ -102,6 +106,23 @@ impl Engine {
                 _ => continue,
             };
             self.note(class, None, format!("the disk of link {link} {what}"));
+        }
+        self.tell_disks_left_out();
+    }
+
+    fn tell_disks_left_out(&mut self) {
+        for link in 0..self.links.len() {
+            let Some(disk) = self.disk_of(link) else {
+                continue;
+            };
+            let Some(why) = self.register.left_out(disk) else {
+                continue;
+            };
+            if !std::mem::replace(&mut self.disks.all[disk].left_out, true) {
+                let why = trouble_words(why);
+                let text = format!("the disk of link {link} does not count any more: {why}");
+                self.note(Class::Major, None, text);
+            }
         }
     }
 

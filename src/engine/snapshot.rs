@@ -253,7 +253,9 @@ pub(super) fn trouble_words(trouble: Trouble) -> String {
         }
         Trouble::WriteFailed => "the register's disk cannot be written".into(),
         Trouble::Foreign => {
-            "somebody else writes this node's register block: a second node with this id?".into()
+            "somebody else writes this node's register block: a second node with this id, or a \
+             restored backup?"
+                .into()
         }
         Trouble::WentBack => {
             "the register went back in time: a restored backup or another disk?".into()

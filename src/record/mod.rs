@@ -64,7 +64,7 @@ use crate::time::Instant;
 
 /// Of the layout and of all that is written with serde, the engine's own state too. To be raised
 /// whenever any of it changes; a test notices what it can.
-pub const VERSION: u64 = 5;
+pub const VERSION: u64 = 6;
 
 /// Segments of a record. The oldest is given up as a whole, so at least all but one of them, three
 /// quarters of the record, hold what happened last.

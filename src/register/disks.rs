@@ -237,6 +237,11 @@ impl Disk {
         self.out.or(self.read_trouble)
     }
 
+    /// Why it is not asked any more.
+    pub(super) fn left_out(&self) -> Option<Trouble> {
+        self.out
+    }
+
     /// What is wrong with this one.
     pub(super) fn trouble(&self) -> Option<Trouble> {
         let write_trouble = self.write_failed.then_some(Trouble::WriteFailed);

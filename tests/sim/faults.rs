@@ -75,9 +75,10 @@ impl World {
             Strike::WallStep { .. } => {}
             Strike::Twin { node } => self.twin(node),
             Strike::SaveDisk => self.saved_disks = Some(self.disks.clone()),
-            Strike::RestoreDisk => {
-                if let Some(disks) = self.saved_disks.clone() {
-                    self.disks = disks;
+            Strike::RestoreDisk { only } => {
+                let saved = self.saved_disks.iter().flatten().enumerate();
+                for (d, disk) in saved.filter(|(d, _)| only.is_none_or(|only| only == *d)) {
+                    self.disks[d] = disk.clone();
                 }
             }
             Strike::WhenWriting { node, strike } => self.nodes[node].when_writing = Some(strike),

@@ -22,7 +22,7 @@
 //! disk of NODE hangs|is lost|is slow|is garbled [for SPAN]         disk of NODE is well
 //! disk of all hangs|...    disk-2 of NODE hangs|...    disk-3 of all is lost
 //! fence of NODE fails|is slow [for SPAN]
-//! replay|flip|forge|overwrite COUNT frames       save-disk         restore-disk
+//! replay|flip|forge|overwrite COUNT frames       save-disk         restore-disk[-2|-3]
 //! TASK dies                       TASK cannot start|cannot stop|is slow on NODE [for SPAN]
 //! unfit NODE [for SPAN]           leave NODE                       drift NODE [for SPAN]
 //! twin of NODE                    clock of NODE runs PPM ppm fast  wall clock of NODE steps N s
@@ -377,7 +377,12 @@ impl Cast<'_> {
                 span,
             },
             ["save-disk"] => Strike::SaveDisk,
-            ["restore-disk"] => Strike::RestoreDisk,
+            ["restore-disk"] => Strike::RestoreDisk { only: None },
+            [restore] if restore.strip_prefix("restore-").and_then(disk_of).is_some() => {
+                Strike::RestoreDisk {
+                    only: restore.strip_prefix("restore-").and_then(disk_of),
+                }
+            }
             [attack, count, "frames"] => Strike::Attack {
                 attack: Attack::ALL
                     .into_iter()

@@ -317,9 +317,12 @@ pub(crate) enum Strike {
     Twin {
         node: usize,
     },
-    /// The disk's content is kept, to be restored.
+    /// The content of all disks is kept, to be restored.
     SaveDisk,
-    RestoreDisk,
+    /// All of them, or one.
+    RestoreDisk {
+        only: Option<usize>,
+    },
     /// Comes while the node's next write of its register block is under way.
     WhenWriting {
         node: usize,
@@ -451,7 +454,9 @@ impl Strike {
             }
             Strike::Attack { attack, count } => format!("{} {count} frames", attack.word()),
             Strike::SaveDisk => "save-disk".into(),
-            Strike::RestoreDisk => "restore-disk".into(),
+            Strike::RestoreDisk { only } => {
+                format!("restore-{}", only.map_or("disk".into(), disk_word))
+            }
             other => format!("{other:?}"),
         }
     }
@@ -513,7 +518,7 @@ impl Strike {
             Strike::WallStep { .. } => "wall clock step",
             Strike::Twin { .. } => "twin",
             Strike::SaveDisk => "disk saved",
-            Strike::RestoreDisk => "disk restored",
+            Strike::RestoreDisk { .. } => "disk restored",
             Strike::WhenWriting { strike, .. } => strike.name(),
         }
     }

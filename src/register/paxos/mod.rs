@@ -322,6 +322,13 @@ impl Register {
         self.disks.of(disk)?.trouble()
     }
 
+    /// Why this one of three disks, counted from 0, does not count any more, for as long as this
+    /// register lives; `None` if it does.
+    #[must_use]
+    pub fn left_out(&self, disk: usize) -> Option<Trouble> {
+        self.disks.of(disk)?.left_out()
+    }
+
     // ---- what follows from a ballot ----
 
     /// The proposal if the value it expects is the newest, else that newest value itself.
