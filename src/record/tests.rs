@@ -309,7 +309,7 @@ fn what_is_no_record_of_ours_is_told_apart() {
     older[8..16].copy_from_slice(&(VERSION - 1).to_le_bytes());
     let refused = play(&older).unwrap_err();
     assert_eq!(refused, RecordError::Version(VERSION - 1));
-    let sentence = "this record has version 4; this program reads version 5";
+    let sentence = "this record has version 5; this program reads version 6";
     assert_eq!(refused.to_string(), sentence);
     let mut empty = record;
     empty[HEAD_WORDS * WORD..].fill(0);
@@ -358,6 +358,6 @@ fn the_layout_is_that_of_its_version() {
     // Raise VERSION with these: a program that reads a record otherwise must refuse it.
     assert_eq!(
         found,
-        (5, 616, 4_074_691_864, 1_545_366_146, (2861, 118_957_745))
+        (6, 616, 4_074_691_864, 1_545_366_146, (2862, 340_135_318))
     );
 }
