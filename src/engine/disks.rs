@@ -89,8 +89,8 @@ impl Engine {
         (!is_network(link) && before < self.disks.all.len()).then_some(before)
     }
 
-    /// Tells when one of three disks ceases to count or to answer, and when it answers again. A link
-    /// that is down tells of itself.
+    /// Tells when one of three disks ceases to count or to answer, and when it answers again. A
+    /// link that is down tells of itself.
     pub(super) fn tell_silent_disks(&mut self) {
         for link in 0..self.links.len() {
             let Some(disk) = self.disk_of(link).filter(|_| self.setup.disks > 1) else {
