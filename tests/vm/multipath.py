@@ -8,6 +8,7 @@ from rig.proxy import CHECK, CONFLICT, NOT_READY, WRITES
 from scenarios import (await_writes, expect, finish, move_back, needs, refuse_late, report,
                        report_gap, report_takeover, same_boots, setting, tells, unchanged)
 
+
 def multipath_repaired(cluster):
     """Both paths of the owner are registered, and nobody else's. One fails: the task goes on by the
     other, and the node tells. It answers again as another initiator port, as with a new adapter: it
