@@ -17,13 +17,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import contention
+import multipath
 import scenarios
 import variants
 from rig.cluster import Cluster, Settings, make_images
 from rig.image import ROOT
 
 
-ALL = [*scenarios.ALL, *contention.ALL, *variants.ALL]
+ALL = [*scenarios.ALL, *contention.ALL, *variants.ALL, *multipath.ALL]
 
 
 def main():

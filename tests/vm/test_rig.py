@@ -12,6 +12,7 @@ from rig.client import Answer, Client
 from rig.contest import WON, Counter, crc32c, judge_contest, judge_histories
 from rig.image import Archive
 from rig.filesystem import PARTITION, SECTOR, table
+from rig.initiator import Initiator
 from rig.proxy import ABORTED, Event, Loss, Pdu, lie, round_trips
 
 SIZE = 16
@@ -107,6 +108,19 @@ class Proxy(unittest.TestCase):
         lie(pdu, 2, (4, 0x44, 0))
         data = pdu.bytes()
         self.assertEqual((data[3], int.from_bytes(data[5:8], "big"), len(data)), (2, 20, 68))
+
+
+class FullStatus(unittest.TestCase):
+    def test_each_registration_is_told_with_its_port(self):
+        def one(key, name):
+            port = bytes([0x45, 0]) + len(name).to_bytes(2, "big") + name
+            return key.to_bytes(8, "big") + bytes(12) + len(port).to_bytes(4, "big") + port
+
+        both = one(7, b"iqn.x:n1,i,0x01\0") + one(8, b"iqn.x:n2,i,0x02\0\0\0\0")
+        stranger = Initiator.__new__(Initiator)
+        stranger._reserve_in = lambda action: bytes(4) + len(both).to_bytes(4, "big") + both
+        self.assertEqual(stranger.registrants(),
+                         [(7, "iqn.x:n1,i,0x01"), (8, "iqn.x:n2,i,0x02")])
 
 
 class Losses(unittest.TestCase):

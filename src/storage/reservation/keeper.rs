@@ -5,7 +5,8 @@
 //! now and then   a whole look: keys and holder by every path
 //! ```
 //! A path that has lost its registration shows by the own key being there less often than there are
-//! paths; then each is asked.
+//! paths; then each is asked. So it is when a path answers again: after a new login it may be
+//! another initiator port, and the registration of the port that it was still counts.
 //!
 //! A poll that reaches the unit by no path says nothing but that: whoever cannot reach it cannot
 //! write to it either, and is the business of the lease.
@@ -70,8 +71,10 @@ pub struct Keeper {
     generation: Option<u32>,
     /// How often the own key was there.
     copies: usize,
-    /// So many copies are right for so many paths: each was asked.
+    /// So many copies are right for so many paths: each was asked. Without, one for each is.
     proven: Option<(usize, usize)>,
+    /// A path answers again, and was not asked for its registration since.
+    doubted: bool,
     polls: u32,
     lost: Vec<bool>,
     /// Told already.
@@ -101,6 +104,7 @@ impl Keeper {
             generation: None,
             copies: 0,
             proven: None,
+            doubted: false,
             polls: 0,
             lost: vec![false; paths],
             strangers: Vec::new(),
@@ -224,6 +228,7 @@ impl Keeper {
         }
         for path in answered {
             if std::mem::take(&mut self.lost[path]) {
+                self.doubted = true;
                 let path = unit.path_name(path);
                 found.push(Found::PathBack { path });
             }
@@ -334,7 +339,10 @@ impl Keeper {
     fn mend_paths(&mut self, unit: &mut dyn Unit, copies: usize, found: &mut Vec<Found>) -> bool {
         let living = self.living();
         let counted = (copies, living.len());
-        if copies >= living.len() || self.proven == Some(counted) {
+        let known = self
+            .proven
+            .map_or(copies >= living.len(), |proven| proven == counted);
+        if known && !self.doubted {
             return true;
         }
         let key = self.own.number();
@@ -347,7 +355,9 @@ impl Keeper {
             .map(|(path, _)| *path)
             .collect();
         if refused.is_empty() {
-            self.proven = Some(counted).filter(|_| answers.iter().all(Result::is_ok));
+            let each = answers.iter().all(Result::is_ok);
+            self.proven = Some(counted).filter(|_| each);
+            self.doubted &= !each;
             return true;
         }
         self.register(unit, &refused, found);

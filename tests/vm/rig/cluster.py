@@ -8,20 +8,22 @@
 
 The target has four volumes: the heartbeat volume (no reservation), the data volume, another one to
 be mistaken for it, and a spare one, which is empty. Each node reaches each volume but the other one
-over a path of its own (proxy.py).
+over a path of its own (proxy.py), and with multipath the data volume over two.
 """
 
 import hashlib
 import json
+import re
 import shutil
 import time
+from collections import namedtuple
 
 from . import audit, image
 from .client import Client, SERVICE
 from .filesystem import FILE_SYSTEMS
 from .guest import Guest, Trouble, free_port, network_card, own_disk, until
 from .initiator import Initiator
-from .proxy import PERSISTENT_RESERVE, Path
+from .proxy import PERSISTENT_RESERVE, Path, Paths
 from .switch import Switch
 
 MIB = 1 << 20
@@ -29,7 +31,9 @@ IQN = "iqn.2026-01.test.rig:array"
 SERIALS = [f"{number:025}" for number in range(1, 5)]
 # Volumes, and the numbers that nodes know them by.
 BEAT, DATA, OTHER, SPARE = range(4)
-KINDS = {BEAT: "beat", DATA: "data", SPARE: "spare"}
+KINDS = [(BEAT, "beat"), (DATA, "data"), (SPARE, "spare")]
+# The second path of those who have one.
+AGAIN = (DATA, "again")
 RING_BLOCKS = 8192
 NETWORKS = ["svc0", "hb0", "hb1"]
 HEARTBEATS = ["hb0", "hb1"]
@@ -109,11 +113,16 @@ def by_id(number):
     return f"/dev/disk/by-id/wwn-0x6001405{SERIALS[number]}"
 
 
+def multipath_name(number):
+    """The name of the map of all paths to a volume: the disk's own (guest/maps)."""
+    return f"36001405{SERIALS[number]}"
+
+
 class Settings:
     """What a cluster is made with."""
 
     def __init__(self, binaries, volume="", detect="2s", watchdog="/dev/watchdog-rig",
-                 filesystem="ext4", nodes=2, objects=""):
+                 filesystem="ext4", nodes=2, objects="", multipath=False):
         self.binaries = binaries
         # One more line of the volume object, such as its reservation.
         self.volume = volume
@@ -124,46 +133,78 @@ class Settings:
         # What the data volume holds.
         self.filesystem = FILE_SYSTEMS[filesystem]
         self.nodes = nodes
+        # Has each node two paths to the data volume, in a map?
+        self.multipath = multipath
+
+    def disk(self):
+        """The data volume's device."""
+        return f"/dev/mapper/{multipath_name(DATA)}" if self.multipath else by_id(DATA)
 
     def toml(self):
         nodes = "".join(NODE.format(number=number) for number in range(1, self.nodes + 1))
         return CONFIG.format(detect=self.detect, watchdog=self.watchdog, beat=by_id(BEAT),
-                             data=self.filesystem.object(by_id(DATA), self.volume),
-                             ring=self.filesystem.ring(by_id(DATA)), blocks=RING_BLOCKS,
+                             data=self.filesystem.object(self.disk(), self.volume),
+                             ring=self.filesystem.ring(self.disk()), blocks=RING_BLOCKS,
                              service=SERVICE, nodes=nodes, objects=self.objects)
 
     def sizes(self):
         """Of the volumes, by their number."""
         return [8 * MIB, self.filesystem.size, self.filesystem.size, 16 * MIB]
 
+    def ways(self, number):
+        """The volumes that a node reaches, each with the name of the path and the initiator's."""
+        node = f"n{number}"
+        ways = [(volume, f"{node}-{kind}", initiator(node)) for volume, kind in KINDS]
+        if self.multipath:
+            volume, kind = AGAIN
+            ways.append((volume, f"{node}-{kind}", initiator(f"{node}-{kind}")))
+        return ways
+
+    def initiators(self):
+        """All that the array lets in."""
+        ways = [way for number in range(1, self.nodes + 1) for way in self.ways(number)]
+        return sorted({name for _, _, name in ways} | {initiator("stranger"), initiator("new")})
+
+
+# A path of a node, to which volume it leads, and as whom.
+Way = namedtuple("Way", "volume initiator path")
+
 
 class Node(Guest):
     """A node: a guest with cables and paths."""
 
-    def __init__(self, number, directory, images, paths):
+    def __init__(self, number, directory, images, ways):
         name = f"n{number}"
         own = directory / name
         arguments = own_disk(directory / f"{name}.img", 16 * MIB)
-        for lun, path in zip(KINDS, paths):
-            source = (f'{{"driver":"iscsi","node-name":"lun{lun}","transport":"tcp",'
-                      f'"portal":"127.0.0.1:{path.port}","target":"{IQN}","lun":{lun},'
-                      f'"initiator-name":"{initiator(name)}","header-digest":"none"}}')
+        for at, way in enumerate(ways):
+            source = (f'{{"driver":"iscsi","node-name":"lun{at}","transport":"tcp",'
+                      f'"portal":"127.0.0.1:{way.path.port}","target":"{IQN}",'
+                      f'"lun":{way.volume},"initiator-name":"{way.initiator}",'
+                      '"header-digest":"none"}')
             arguments += [
-                "-blockdev", source, "-device", f"virtio-scsi-pci,id=scsi{lun}",
-                "-device", f"scsi-block,id=disk{lun},bus=scsi{lun}.0,drive=lun{lun},share-rw=on,"
+                "-blockdev", source, "-device", f"virtio-scsi-pci,id=scsi{at}",
+                "-device", f"scsi-block,id=disk{at},bus=scsi{at}.0,drive=lun{at},share-rw=on,"
                            "rerror=report,werror=report"]
         for at, network in enumerate(NETWORKS):
             arguments += network_card(network, own, number, at)
         arguments += ["-device", "i6300esb"]
         super().__init__(name, directory, images, "node", {"id": number}, arguments)
         self.number = number
-        self.paths = paths
-        self.beat, self.data, self.spare = paths
+        self.ways = ways
+        self.paths = [way.path for way in ways]
+        self.beat, self.data, self.spare = (self.path(volume) for volume, _ in KINDS)
         self.mac = bytes([0x52, 0x54, 0x00, 0x4E, number, 0])
 
     def path(self, volume):
-        """Its path to this volume."""
-        return self.paths[list(KINDS).index(volume)]
+        """Its path to this volume, or all of them as one."""
+        paths = [way.path for way in self.ways if way.volume == volume]
+        return paths[0] if len(paths) == 1 else Paths(paths)
+
+    def ports(self, volume):
+        """Its paths to this volume as the array calls them."""
+        return [f"{way.path.alias or way.initiator},i,0x{way.path.isid.hex()}"
+                for way in self.ways if way.volume == volume]
 
     def ask(self, arguments, patience=30):
         """Runs `standfast` and reads its JSON; None if it has nothing to say."""
@@ -186,6 +227,16 @@ class Node(Guest):
     def roles(self):
         """Process ids of guard, core and runner."""
         return {name: one["pid"] for name, one in self.status()["page"]["processes"].items()}
+
+    def failed_paths(self):
+        """The device numbers of the paths that its map does not use any more."""
+        status = self.must(f"dmsetup status {multipath_name(DATA)}")
+        return re.findall(r"(\d+:\d+) F ", status)
+
+    def reinstate(self):
+        """Has its map use every path again, as multipathd does when a path answers."""
+        for number in self.failed_paths():
+            self.must(f"dmsetup message {multipath_name(DATA)} 0 'reinstate_path {number}'")
 
     def holds(self):
         """What of the task is on it: address, program, mount."""
@@ -215,9 +266,9 @@ class Cluster:
         self.nodes = []
         for number in range(1, settings.nodes + 1):
             name = f"n{number}"
-            paths = [Path(f"{name}-{kind}", self.port, bytes([0, 2, 0x3D, number, 0, lun]))
-                     for lun, kind in KINDS.items()]
-            node = Node(number, directory, images, paths)
+            ways = [Way(volume, as_whom, Path(path, self.port, bytes([0, 2, 0x3D, number, 0, at])))
+                    for at, (volume, path, as_whom) in enumerate(settings.ways(number))]
+            node = Node(number, directory, images, ways)
             for network in NETWORKS:
                 self.switch.plug(name, network, node.directory)
             self.nodes.append(node)
@@ -239,7 +290,8 @@ class Cluster:
                       f"hostfwd=tcp:127.0.0.1:{self.port}-10.0.2.15:3260",
                       "-device", "virtio-net-pci,netdev=net,romfile="]
         words = {f"serial-{number}": serial for number, serial in enumerate(SERIALS)}
-        return Guest("target", self.directory, images, "target", {**words, "iqn": IQN}, arguments)
+        words.update(iqn=IQN, initiators=",".join(self.settings.initiators()))
+        return Guest("target", self.directory, images, "target", words, arguments)
 
     def boot(self):
         """Switches everything on and forms the cluster with the task running."""
@@ -253,7 +305,7 @@ class Cluster:
         self.client = Client(self.switch, {node.mac: node.name for node in self.nodes})
         self.nodes[0].must(f"standfast --node n1 disk format {by_id(BEAT)} --yes --force "
                            "--register compare-and-write")
-        self.settings.filesystem.prepare(self.nodes[0], by_id(DATA))
+        self.settings.filesystem.prepare(self.nodes[0], self.settings.disk())
         for node in self.nodes:
             node.must("touch /var/lib/enabled && sync")
             node.must("setsid /rig/service >/dev/null 2>&1 & true")

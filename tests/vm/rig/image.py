@@ -20,8 +20,8 @@ ROOT = HERE.parent.parent
 # Modules by role: those loaded first, and those that the role's script loads later.
 COMMON = ["virtio_pci", "virtio_console", "virtio_net", "virtio_blk", "crc32c_generic", "ext4"]
 MODULES = {
-    "node": (COMMON + ["virtio_scsi", "sd_mod", "sg", "xfs", "dm_mod", "i6300esb",
-                       "softdog"], []),
+    "node": (COMMON + ["virtio_scsi", "sd_mod", "sg", "xfs", "dm_round_robin",
+                       "i6300esb", "softdog"], []),
     "target": (COMMON, ["target_core_mod", "target_core_iblock", "iscsi_target_mod"]),
 }
 # What the modules need and `depends` in their .modinfo does not name.
@@ -204,7 +204,7 @@ def base(kernel, guest, role):
     archive.add("/etc/passwd", b"root:x:0:0:root:/:/bin/sh\n")
     archive.add("/etc/group", b"root:x:0:\n")
     archive.program("/init", HERE / "guest" / "init")
-    for name in ["guardian", "service", "node", "disks", "target", "expose"]:
+    for name in ["guardian", "service", "node", "disks", "maps", "target", "expose"]:
         archive.program(f"/rig/{name}", HERE / "guest" / name)
     for name, path in guest.items():
         archive.program(f"/rig/{name}", path)

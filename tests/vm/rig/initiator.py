@@ -81,6 +81,19 @@ class Initiator:
             return None
         return struct.unpack(">Q", data[8:16])[0], data[21] & 15
 
+    def registrants(self):
+        """Key and initiator port of each registration."""
+        data = self._reserve_in(3)
+        end = 8 + struct.unpack(">I", data[4:8])[0]
+        found, at = [], 8
+        while at < end:
+            key, size = struct.unpack(">Q12xI", data[at:at + 24])
+            # The port is a TransportID: four bytes, and a name that ends with zeros.
+            port = data[at + 28:at + 24 + size].split(b"\0")[0]
+            found.append((key, port.decode()))
+            at += 24 + size
+        return found
+
     def _reserve_in(self, action):
         status, data = self.command(struct.pack(">BB5xHB", 0x5E, action, 8192, 0), expect=8192)
         if status != 0:

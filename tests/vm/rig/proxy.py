@@ -6,6 +6,7 @@ initiator makes up a new ISID in each process, where a real adapter keeps its ow
 """
 
 import queue
+import re
 import socket
 import struct
 import threading
@@ -122,6 +123,8 @@ class Path:
         self.name = name
         self.target = ("127.0.0.1", target_port)
         self.isid = isid
+        # Another name of the initiator, from the next login on.
+        self.alias = None
         self.events = []
         self.connections = []
         self.connected = True
@@ -206,6 +209,36 @@ class Path:
             self.connections.append(Connection(self, client, target))
 
 
+class Paths:
+    """Several paths to one volume, switched and read as one."""
+
+    def __init__(self, each):
+        self.each = each
+
+    def hold_requests(self):
+        for path in self.each:
+            path.hold_requests()
+
+    def fail(self, answer=NOT_READY):
+        for path in self.each:
+            path.fail(answer)
+
+    def heal(self):
+        for path in self.each:
+            path.heal()
+
+    @property
+    def events(self):
+        return sorted((event for path in self.each for event in path.events),
+                      key=lambda event: event.asked)
+
+    def since(self, moment):
+        return [event for event in self.events if event.asked >= moment]
+
+    def writes_done(self, moment):
+        return [event for path in self.each for event in path.writes_done(moment)]
+
+
 class Connection:
     """One TCP connection of the initiator and its twin to the target."""
 
@@ -244,6 +277,9 @@ class Connection:
             if pdu.kind == LOGIN:
                 self.own_isid = pdu.header[8:14]
                 pdu.header[8:14] = self.path.isid
+                if self.path.alias:
+                    name = b"InitiatorName=" + self.path.alias.encode()
+                    pdu.data = re.sub(rb"InitiatorName=[^\0]*", name, pdu.data)
             elif pdu.kind == COMMAND:
                 self._ask(pdu)
             elif pdu.kind == DATA_OUT and pdu.tag in self.lies:

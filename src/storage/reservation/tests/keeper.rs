@@ -107,6 +107,33 @@ fn a_path_that_comes_back_without_its_key_gets_it() {
 }
 
 #[test]
+fn a_path_that_comes_back_as_another_port_is_registered_beside_the_old_one() {
+    let (mut unit, mut keeper) = kept();
+    unit.dead[1] = true;
+    soon(&mut unit, &mut keeper);
+    // What the unit knows of the old port stays: the key is there as often as before.
+    let mut spc = unit.spc.lock();
+    let key = spc.keys.remove(&(1, 1)).unwrap();
+    spc.keys.insert((1, 8), key);
+    drop(spc);
+    unit.dead[1] = false;
+    let path = "path 1".to_owned();
+    let back = Found::PathBack { path: path.clone() };
+    let registered = Found::Registered { path };
+    assert_eq!(
+        soon(&mut unit, &mut keeper),
+        [back, registered.clone()],
+        "it is asked, however often the key is there"
+    );
+    assert!(unit.spc.lock().may_write((1, 1)));
+    assert_eq!(soon(&mut unit, &mut keeper), []);
+    // With the old one there too, a key for each path is one too few.
+    unit.spc.lock().keys.remove(&(1, 1));
+    assert_eq!(soon(&mut unit, &mut keeper), [registered]);
+    assert_eq!(soon(&mut unit, &mut keeper), []);
+}
+
+#[test]
 fn a_key_given_to_a_path_while_another_took_over_is_taken_back() {
     let (mut unit, mut keeper) = kept();
     unit.spc.lock().keys.remove(&(1, 1));
