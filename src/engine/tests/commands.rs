@@ -72,6 +72,33 @@ fn what_is_so_already_needs_no_change() {
 }
 
 #[test]
+fn a_command_that_cannot_be_carried_out_waits_for_a_while() {
+    let mut engine = member(TaskRecord::default());
+    let given = engine.now;
+    let command = Command::Standby { node: node(2) };
+    engine.on_command(7, command);
+    let mut replies = |now: Instant| {
+        engine.handle(now, Event::Tick);
+        let actions = std::iter::from_fn(|| engine.poll_action());
+        let is_reply = |action: &Action| {
+            matches!(
+                action,
+                Action::Reply {
+                    outcome: Err(_),
+                    ..
+                }
+            )
+        };
+        actions.filter(is_reply).count()
+    };
+    let patience = Span::from_ms(500).times(20);
+    assert_eq!(replies(given + H), 0);
+    assert_eq!(replies(given + patience - Span(1)), 0);
+    assert_eq!(replies(given + patience), 1);
+    assert_eq!(replies(given + patience + H), 0);
+}
+
+#[test]
 fn who_is_told_to_leave_says_once_that_nothing_holds_it_any_more() {
     let mut engine = engine(None);
     engine.on_report(Report::Hello {

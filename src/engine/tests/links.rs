@@ -64,8 +64,10 @@ fn a_change_of_a_link_is_told_once_and_why_it_is_down() {
         (false, "no such interface", 1),
         (true, "", 1),
         (true, "another driver", 0),
+        (true, "", 0),
         (false, "no carrier", 1),
     ] {
         assert_eq!(told(up, reason), times, "{up} {reason}");
     }
+    assert_eq!(engine.snapshot(engine.now).links[0].downs, 1);
 }
