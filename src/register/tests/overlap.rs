@@ -63,3 +63,26 @@ fn a_late_read_may_have_seen_a_value_first() {
     read_at(&mut table, base, (30, 60));
     assert_eq!(*table.register.known(), value(4, 44));
 }
+
+#[test]
+fn a_ballot_that_ends_after_its_value_was_told_must_not_contradict_that() {
+    for (told, halted) in [
+        (value(1, 11), None),
+        (value(2, 5), None),
+        (value(1, 5), Some(Trouble::WentBack)),
+    ] {
+        let mut table = Table::recovered();
+        table.propose(&Value::default(), &value(1, 11));
+        table.write();
+        table.read();
+        table.write();
+        let begun = table.step();
+        let (from, now) = (node(2), table.step());
+        let value = told.clone();
+        let message = &Message::Decided { value };
+        table.register.handle(now, Event::Heard { from, message });
+        table.read_begun(begun);
+        assert_eq!(table.register.halted(), halted, "{told:?}");
+        assert_eq!(*table.register.known(), told);
+    }
+}

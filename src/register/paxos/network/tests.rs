@@ -373,3 +373,18 @@ fn a_register_that_has_stopped_promises_nothing() {
     trio.feed(1, Event::Heard { from, message });
     assert_eq!(trio.files[1], None);
 }
+
+#[test]
+fn of_messages_that_are_not_fetched_the_oldest_go() {
+    let mut register = Trio::without_disk().registers.remove(0);
+    let epochs = 1..=MAIL_MAX as u64 + 2;
+    for epoch in epochs.clone() {
+        register.tell(NodeSet::only(node(2)), value(epoch, 7));
+    }
+    let mail = std::iter::from_fn(|| register.poll_mail()).map(|(_, message)| message);
+    let newest = epochs.skip(2).map(|epoch| {
+        let value = value(epoch, 7);
+        Message::Decided { value }
+    });
+    assert!(mail.eq(newest));
+}
