@@ -1,6 +1,10 @@
 //! The rules on which safety rests, one by one; what they make together is the simulator's
 //! business.
 
+mod commands;
+mod links;
+mod status;
+
 use super::*;
 use crate::config::RETRY_MAX;
 use crate::frame::{Frame, TaskReport};

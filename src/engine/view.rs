@@ -426,6 +426,19 @@ mod tests {
     }
 
     #[test]
+    fn who_may_still_run_a_task_is_forgotten_by_name_only() {
+        let [two, three] = [2, 3].map(|id| NodeId::new(id).unwrap());
+        let only_two = After::Node(two);
+        assert_eq!(only_two.with(two), only_two);
+        assert_eq!(only_two.with(three), After::Anybody);
+        assert_eq!(only_two.without(three), only_two);
+        assert_eq!(only_two.without(two), After::Nobody);
+        assert_eq!(After::Anybody.without(two), After::Anybody);
+        assert!(only_two.may_mean(two) && !only_two.may_mean(three));
+        assert!(After::Anybody.may_mean(two) && !After::Nobody.may_mean(two));
+    }
+
+    #[test]
     fn evictions_count_up() {
         let mut view = View::default();
         let node = NodeId::new(3).unwrap();

@@ -171,6 +171,25 @@ fn a_task_epoch_is_told_modulo_4096() {
 }
 
 #[test]
+fn each_flag_is_this_bit_for_ever() {
+    let named = [
+        Flags::WANTS_IN,
+        Flags::LEAVING,
+        Flags::STANDBY,
+        Flags::HOLDS_LEASE,
+        Flags::ACTIVE,
+        Flags::WATCHDOG,
+        Flags::SERVICE_NETWORK_OK,
+        Flags::STORAGE_OK,
+        Flags::VOTES,
+    ];
+    assert_eq!(named.len(), Flags::NAMES.len());
+    for (bit, (flag, name)) in named.into_iter().zip(Flags::NAMES).enumerate() {
+        assert_eq!((flag.0, &*flag.to_string()), (1 << bit, name));
+    }
+}
+
+#[test]
 fn flags_print_their_names() {
     let flags = Flags::LEAVING.with(Flags::STORAGE_OK).with(Flags(1 << 12));
     assert_eq!(flags.to_string(), "leaving storage-ok bit-12");

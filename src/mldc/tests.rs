@@ -193,6 +193,18 @@ fn a_message_is_cut_into_as_few_packets_as_hold_it() {
 }
 
 #[test]
+fn a_part_that_its_message_does_not_have_makes_no_sense() {
+    let message = text(MESSAGE_MAX, 0);
+    assert!(packets(1, 1, &message).iter().all(Packet::makes_sense));
+    for (key, value) in [("part", 10), ("total", 9 * 424), ("total", MESSAGE_MAX + 1)] {
+        let mut written = serde_json::to_value(sample()).unwrap();
+        written[key] = value.into();
+        let read: Packet = serde_json::from_value(written).unwrap();
+        assert!(!read.makes_sense(), "{key} {value}");
+    }
+}
+
+#[test]
 fn a_message_comes_once_in_whatever_order_its_packets_come() {
     for len in [0, 1, DATA_MAX, 2000, MESSAGE_MAX] {
         let message = text(len, 2);

@@ -225,3 +225,39 @@ impl Acceptor {
         Some((to, answer))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: u8) -> NodeId {
+        NodeId::new(id).unwrap()
+    }
+
+    /// What is answered if these ask for a promise, one after the other, before the file has it.
+    fn answer_to(asked: [(u8, Ballot); 2]) -> Option<(NodeId, Message)> {
+        let mut acceptor = Acceptor::new(Memory::Nothing);
+        acceptor.recover(&Block::default());
+        for (id, ballot) in asked {
+            acceptor.asked_to_promise(node(id), ballot);
+        }
+        assert!(acceptor.poll_keep().is_some());
+        acceptor.kept();
+        let answer = acceptor.poll_answer();
+        assert_eq!(acceptor.poll_answer(), None, "one is answered");
+        answer
+    }
+
+    #[test]
+    fn of_two_who_ask_at_once_the_higher_ballot_is_answered() {
+        let (low, high) = ((2, Ballot(0x102)), (3, Ballot(0x203)));
+        for asked in [[low, high], [high, low]] {
+            let promised = Message::Promised {
+                ballot: high.1,
+                bal: Ballot::NONE,
+                value: Value::default(),
+            };
+            assert_eq!(answer_to(asked), Some((node(3), promised)), "{asked:?}");
+        }
+    }
+}

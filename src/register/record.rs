@@ -147,3 +147,52 @@ impl Block {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_nobody_can_have_written_is_told() {
+        let node = NodeId::new(1).unwrap();
+        let good = Record {
+            count: 2,
+            bal: Ballot(0x101),
+            place: Some(Place { node, writes: 1 }),
+            epoch: 1,
+            nonce: 7,
+            hash: [9; 32],
+        };
+        let numbered = Record::default().renumbered();
+        assert!(good.makes_sense() && numbered.makes_sense() && Record::default().makes_sense());
+        let place = Some(Place { node, writes: 0 });
+        let wrong = [
+            Record { place, ..good },
+            Record {
+                place: None,
+                ..good
+            },
+            Record { epoch: 0, ..good },
+            Record { count: 0, ..good },
+            Record {
+                count: u64::MAX,
+                ..good
+            },
+            Record {
+                bal: Ballot::NONE,
+                ..good
+            },
+            Record {
+                bal: Ballot(1),
+                ..good
+            },
+            Record {
+                nonce: 7,
+                ..numbered
+            },
+        ];
+        for record in wrong {
+            assert!(!record.makes_sense(), "{record:?}");
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! One register against a disk that does what the test says.
 
 mod elsewhere;
+mod overlap;
 
 use super::*;
 use crate::model::{NodeId, NodeSet};

@@ -138,6 +138,10 @@ mod tests {
                 ..good.clone()
             },
             Block {
+                mbal: Ballot(3),
+                ..Block::default()
+            },
+            Block {
                 value: Value {
                     bytes: vec![0; VALUE_MAX + 1],
                     ..Value::default()

@@ -275,6 +275,7 @@ fn a_disk_that_shows_less_than_before_is_out_and_two_of_them_stop_everything() {
         (None, None)
     );
     assert_eq!(table.ordered(1), [], "nothing more is wanted of it");
+    assert_eq!(table.register.poll_timeout(), Instant::NEVER);
     table.news();
     table.read_all([0, 2]);
     assert_eq!(table.news().len(), 1, "a proof by the two others");

@@ -387,6 +387,32 @@ fn a_change_of_the_number_alone_costs_one_more_change() {
 }
 
 #[test]
+fn a_try_that_was_refused_for_certain_leaves_nothing_unclear() {
+    for refused in [true, false] {
+        let mut table = Table::ready();
+        let (now, new) = (table.step(), value(1, 11));
+        let deadline = now + BACKOFF.times(1_000);
+        let register = &mut table.registers[0];
+        register.propose(now, (0, 0), new, deadline).unwrap();
+        table.store(0);
+        let slow = table.change(0);
+        // The disk is gone before another try.
+        let (disk, network) = (false, false);
+        let event = Event::Media { disk, network };
+        table.registers[0].handle(table.now, event);
+        if refused {
+            table.disk.record = table.disk.record.renumbered();
+            let outcome = table.disk.execute(&slow);
+            table.compared(0, outcome);
+            table.read(0);
+        }
+        table.registers[0].handle(deadline, Event::Tick);
+        let unclear = !refused;
+        assert!(table.drain(0).contains(&News::GaveUp { unclear }));
+    }
+}
+
+#[test]
 fn after_an_unclear_outcome_the_record_tells() {
     for lands in [true, false] {
         let mut table = Table::ready();

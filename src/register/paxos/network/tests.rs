@@ -321,12 +321,70 @@ fn what_a_node_cannot_have_said_is_dropped() {
         Message::Decided {
             value: Value::default(),
         },
+        Message::Decided { value: value(0, 5) },
     ];
     for message in &said {
         let from = node(3);
         trio.feed(1, Event::Heard { from, message });
     }
+    // Neither somebody who is not in the cluster nor the node itself.
+    let message = &Message::Decided { value: value(1, 5) };
+    for from in [node(9), node(2)] {
+        trio.feed(1, Event::Heard { from, message });
+    }
     assert_eq!(trio.files[1], None);
     assert_eq!(trio.registers[1].known(), &Value::default());
     assert_eq!(trio.registers[1].trouble(), None);
+}
+
+#[test]
+fn an_answer_that_nobody_can_have_given_is_none() {
+    let mut trio = Trio::without_disk();
+    trio.deaf = NodeSet::only(node(3));
+    trio.propose(1, &value(1, 6));
+    let ballot = trio.files[1].as_ref().expect("the own promise").mbal;
+    let too_long = Value {
+        bytes: vec![0; VALUE_MAX + 1],
+        ..value(1, 5)
+    };
+    let said = [(ballot, too_long), (ballot.next_for(node(3)), value(1, 5))];
+    let said = said.map(|(bal, value)| Message::Promised { ballot, bal, value });
+    let mbal = ballot;
+    let waiting = trio.registers[1].clone();
+    for message in &[&said[..], &[Message::Refused { ballot, mbal }]].concat() {
+        let from = node(3);
+        trio.registers[1].handle(trio.now, Event::Heard { from, message });
+        assert!(trio.registers[1] == waiting, "{:?}", waiting.phase);
+    }
+}
+
+#[test]
+fn a_register_that_has_stopped_promises_nothing() {
+    let mut trio = Trio::without_disk();
+    let from = node(3);
+    for nonce in [5, 6] {
+        let value = value(1, nonce);
+        let message = &Message::Decided { value };
+        trio.feed(1, Event::Heard { from, message });
+    }
+    assert_eq!(trio.registers[1].halted(), Some(Trouble::WentBack));
+    let ballot = Ballot(9 << 8 | 3);
+    let message = &Message::Prepare { ballot };
+    trio.feed(1, Event::Heard { from, message });
+    assert_eq!(trio.files[1], None);
+}
+
+#[test]
+fn of_messages_that_are_not_fetched_the_oldest_go() {
+    let mut register = Trio::without_disk().registers.remove(0);
+    let epochs = 1..=MAIL_MAX as u64 + 2;
+    for epoch in epochs.clone() {
+        register.tell(NodeSet::only(node(2)), value(epoch, 7));
+    }
+    let mail = std::iter::from_fn(|| register.poll_mail()).map(|(_, message)| message);
+    let newest = epochs.skip(2).map(|epoch| {
+        let value = value(epoch, 7);
+        Message::Decided { value }
+    });
+    assert!(mail.eq(newest));
 }
