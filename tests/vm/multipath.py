@@ -5,8 +5,8 @@ from rig.audit import BLOCK
 from rig.cluster import DATA, initiator, multipath_name, now
 from rig.guest import until
 from rig.proxy import CHECK, CONFLICT, NOT_READY, WRITES
-from scenarios import (await_writes, expect, finish, move_back, needs, refuse_late, report,
-                       report_gap, report_takeover, same_boots, setting, tells, unchanged)
+from scenarios import (await_writes, expect, finish, move_back, needs, power_cut, refuse_late,
+                       report, report_gap, report_takeover, same_boots, setting, tells, unchanged)
 
 
 def multipath_repaired(cluster):
@@ -91,6 +91,12 @@ def multipath_power_cut(cluster):
     finish(cluster, start)
 
 
+def multipath_lvm(cluster):
+    """Logical volumes on the map: a power cut of their owner, and then both its paths fail."""
+    power_cut(cluster)
+    multipath_cut(cluster)
+
+
 def disks_of_map(node):
     """The kernel's names of both paths."""
     number = node.must("dmsetup info -c --noheadings --separator : -o major,minor "
@@ -139,7 +145,9 @@ def registered(cluster, owner, left=()):
     expect(found == wanted, f"registered are {found} and not {wanted}")
 
 
-ALL = [multipath_repaired, multipath_cut, multipath_power_cut]
+needs(multipath_repaired, multipath=True)
+needs(multipath_cut, multipath=True)
+needs(multipath_power_cut, multipath=True)
+needs(multipath_lvm, multipath=True, filesystem="lvm")
 
-for scenario in ALL:
-    needs(scenario, multipath=True)
+ALL = [multipath_repaired, multipath_cut, multipath_power_cut, multipath_lvm]
