@@ -5,15 +5,16 @@ from rig.audit import BLOCK
 from rig.cluster import DATA, initiator, multipath_name, now
 from rig.guest import until
 from rig.proxy import CHECK, CONFLICT, NOT_READY, WRITES
-from scenarios import (await_writes, expect, finish, move_back, needs, refuse_late, report,
-                       report_gap, report_takeover, same_boots, setting, tells, unchanged)
+from scenarios import (await_writes, expect, finish, move_back, needs, power_cut, refuse_late,
+                       report, report_gap, report_takeover, same_boots, setting, tells, unchanged)
 
 
 def multipath_repaired(cluster):
     """Both paths of the owner are registered, and nobody else's. One fails: the task goes on by the
-    other, and the node tells. It answers again as another initiator port, as with a new adapter: it
-    is registered before the map uses it, although the old port's registration is still there, and
-    that goes with the next start."""
+    other, and the node tells. It answers again as another initiator port: it is registered before
+    the map uses it, although the old port's registration is still there, and that goes with the
+    next start. Then its disk goes and comes back under another name: the node finds it although the
+    map has only the old one, before the map has it."""
     owner, _, start = setting(cluster)
     before = cluster.standing()
     registered(cluster, owner)
@@ -33,10 +34,23 @@ def multipath_repaired(cluster):
     registered(cluster, owner, left)
     owner.reinstate()
     both_write(owner)
+    replug(owner, second)
     unchanged(cluster, before)
     finish(cluster, start)
     both_write(owner)
     registered(cluster, owner)
+
+
+def replug(owner, path):
+    """The disk of a path goes, and comes back under another name."""
+    known, start = disks_of_map(owner), now()
+    owner.unplug(path)
+    until("the node to tell of the path", lambda: tells(owner, start, ["does not answer"]))
+    owner.plug(path)
+    until("the node to find the path", lambda: tells(owner, start, ["answers again"]))
+    owner.must("/rig/maps")
+    expect(disks_of_map(owner) != known, "the disk came back under its old name")
+    both_write(owner)
 
 
 def multipath_cut(cluster):
@@ -91,6 +105,12 @@ def multipath_power_cut(cluster):
     finish(cluster, start)
 
 
+def multipath_lvm(cluster):
+    """Logical volumes on the map: a power cut of their owner, and then both its paths fail."""
+    power_cut(cluster)
+    multipath_cut(cluster)
+
+
 def disks_of_map(node):
     """The kernel's names of both paths."""
     number = node.must("dmsetup info -c --noheadings --separator : -o major,minor "
@@ -139,7 +159,9 @@ def registered(cluster, owner, left=()):
     expect(found == wanted, f"registered are {found} and not {wanted}")
 
 
-ALL = [multipath_repaired, multipath_cut, multipath_power_cut]
+needs(multipath_repaired, multipath=True)
+needs(multipath_cut, multipath=True)
+needs(multipath_power_cut, multipath=True)
+needs(multipath_lvm, multipath=True, filesystem="lvm")
 
-for scenario in ALL:
-    needs(scenario, multipath=True)
+ALL = [multipath_repaired, multipath_cut, multipath_power_cut, multipath_lvm]

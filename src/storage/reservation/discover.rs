@@ -179,6 +179,12 @@ impl Tree<'_> {
         }
         let mut below: Vec<String> = names_in(&place.join("slaves"));
         below.sort();
+        let there = |slave: &String| self.class(slave).exists();
+        if is_multipath(&place) && below.iter().any(there) {
+            // The kernel has taken a path away, and nobody has told the map. Of another stack it
+            // would be a disk.
+            below.retain(there);
+        }
         if !below.is_empty() {
             for slave in below {
                 self.leaves(&slave, depth + 1, leaves)?;
@@ -241,6 +247,11 @@ impl Tree<'_> {
     fn class(&self, name: &str) -> PathBuf {
         self.roots.sys.join("class/block").join(name)
     }
+}
+
+/// A map of the paths to one disk, by the name that multipath-tools gives it.
+fn is_multipath(place: &Path) -> bool {
+    fs::read_to_string(place.join("dm/uuid")).is_ok_and(|uuid| uuid.starts_with("mpath-"))
 }
 
 fn is_scsi(name: &str) -> bool {

@@ -182,10 +182,8 @@ class Node(Guest):
                       f'"portal":"127.0.0.1:{way.path.port}","target":"{IQN}",'
                       f'"lun":{way.volume},"initiator-name":"{way.initiator}",'
                       '"header-digest":"none"}')
-            arguments += [
-                "-blockdev", source, "-device", f"virtio-scsi-pci,id=scsi{at}",
-                "-device", f"scsi-block,id=disk{at},bus=scsi{at}.0,drive=lun{at},share-rw=on,"
-                           "rerror=report,werror=report"]
+            arguments += ["-blockdev", source, "-device", f"virtio-scsi-pci,id=scsi{at}",
+                          "-device", json.dumps(disk_of(at))]
         for at, network in enumerate(NETWORKS):
             arguments += network_card(network, own, number, at)
         arguments += ["-device", "i6300esb"]
@@ -228,6 +226,16 @@ class Node(Guest):
         """Process ids of guard, core and runner."""
         return {name: one["pid"] for name, one in self.status()["page"]["processes"].items()}
 
+    def unplug(self, path):
+        """Takes away the disk that this path leads to."""
+        gone = self.monitor.count("DEVICE_DELETED")
+        self.monitor.do("device_del", id=disk_of(self.paths.index(path))["id"])
+        until("the disk to be gone", lambda: self.monitor.count("DEVICE_DELETED") > gone)
+
+    def plug(self, path):
+        """Brings it back."""
+        self.monitor.do("device_add", **disk_of(self.paths.index(path)))
+
     def failed_paths(self):
         """The device numbers of the paths that its map does not use any more."""
         status = self.must(f"dmsetup status {multipath_name(DATA)}")
@@ -244,6 +252,12 @@ class Node(Guest):
                          "pidof writer >/dev/null && echo program; "
                          "grep -q ' /srv/data ' /proc/mounts && echo mount; true")
         return set(text.split())
+
+
+def disk_of(at):
+    """A node's disk behind its path with this number."""
+    return {"driver": "scsi-block", "id": f"disk{at}", "bus": f"scsi{at}.0", "drive": f"lun{at}",
+            "share-rw": True, "rerror": "report", "werror": "report"}
 
 
 def initiator(name):

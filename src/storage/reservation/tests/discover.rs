@@ -100,6 +100,24 @@ fn seen(last: u8, paths: &[&str]) -> (String, Vec<String>) {
 }
 
 #[test]
+fn a_path_that_is_gone_is_left_out_of_a_multipath_map_only() {
+    for (uuid, is_found) in [("mpath-36001405a", true), ("LVM-Zk3", false)] {
+        let tree = Tree::new();
+        tree.path("sda", Some(1));
+        tree.path("sdc", Some(1));
+        tree.mapped("dm-0", &["sda", "sdb"]);
+        fs::create_dir(tree.at("sys/devices/dm-0/dm")).unwrap();
+        fs::write(tree.at("sys/devices/dm-0/dm/uuid"), format!("{uuid}\n")).unwrap();
+        if is_found {
+            assert_eq!(tree.seen("dm-0"), [seen(1, &["sda", "sdc"])]);
+            fs::remove_file(tree.at("sys/class/block/sda")).unwrap();
+        }
+        let none = tree.below("dm-0");
+        assert!(matches!(none, Err(DiscoverError::Io { .. })), "{none:?}");
+    }
+}
+
+#[test]
 fn every_path_of_a_disk_is_found_by_its_name() {
     let tree = Tree::new();
     for (path, last) in [("sda", 1), ("sdb", 2), ("sdc", 1), ("sdaa", 1)] {
