@@ -4,6 +4,7 @@
 mod commands;
 mod links;
 mod status;
+mod told;
 
 use super::*;
 use crate::config::RETRY_MAX;
