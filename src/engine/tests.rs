@@ -4,6 +4,7 @@
 mod commands;
 mod links;
 mod status;
+mod tasks;
 mod told;
 
 use super::*;
