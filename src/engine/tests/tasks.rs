@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::engine::tasks::Then;
+use crate::frame::Flags;
 
 const EPOCH: u32 = 3;
 
@@ -109,5 +110,44 @@ fn an_heir_declines_what_it_is_not_to_run() {
         let told = format!("{leaving} {standby} {wanted}");
         assert_eq!(change.is_some(), declines, "{told}");
         assert!(change.is_none_or(|change| change.view.task(task()).heir.is_none()));
+    }
+}
+
+#[test]
+fn an_owner_that_cannot_serve_it_gives_it_to_whoever_can() {
+    for (unfit, standby, other_fit, given) in [
+        (true, false, true, true),
+        (true, false, false, false),
+        (false, true, false, true),
+        (false, false, true, false),
+    ] {
+        let mut engine = engine(None);
+        let mut known = view(3, &BOTH);
+        known.tasks[0].owner = Some(node(1));
+        learn(&mut engine, &known);
+        let found = vec![Found::Running];
+        engine.on_report(Report::Hello { found });
+        let sent = beat(&mut engine);
+        let Event::Frame { link, mut frame } = frame(life(2, 1), 2, 10, 3, &sent) else {
+            unreachable!()
+        };
+        frame.flags = Flags::default().set(Flags::SERVICE_NETWORK_OK, other_fit);
+        engine.handle(engine.now, Event::Frame { link, frame });
+        engine.local[0] = Local::Started {
+            epoch: EPOCH,
+            since: engine.now,
+        };
+        engine.fit = if unfit { 0 } else { u64::MAX };
+        if standby {
+            engine.view.standby.insert(node(1));
+        } else {
+            assert!(engine.task_change().is_none(), "not at once");
+        }
+        engine.now += H;
+        let heir = engine
+            .task_change()
+            .and_then(|change| change.view.task(task()).heir);
+        let told = format!("{unfit} {standby} {other_fit}");
+        assert_eq!(heir, given.then(|| node(2)), "{told}");
     }
 }
