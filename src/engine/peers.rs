@@ -217,4 +217,85 @@ mod tests {
         assert_eq!(sent.at(344), None, "overwritten");
         assert_eq!(sent.at(601), None, "never sent");
     }
+
+    fn life(boot: u8, start: u32) -> Incarnation {
+        let boot = [boot; 16];
+        Incarnation { boot, start }
+    }
+
+    fn frame(life: Incarnation, sequence: u64) -> Frame {
+        let mut frame = Frame::blank([7; 16], NodeId::new(2).unwrap(), life);
+        frame.sequence = sequence;
+        frame
+    }
+
+    const SILENCE: Span = Span(40);
+
+    /// One whose first life has spoken at 100.
+    fn heard(life: Incarnation, sequence: u64) -> Peer {
+        let mut peer = Peer::new();
+        assert!(peer.absorb(Instant(100), &frame(life, sequence), SILENCE));
+        peer
+    }
+
+    #[test]
+    fn contact_counts_anew_in_each_life_and_after_each_silence() {
+        let mut peer = heard(life(1, 1), 5);
+        peer.confirmed = Some(Instant(90));
+        for (at, life, sequence, newer, since) in [
+            (110, life(1, 1), 6, true, 100),
+            (111, life(1, 1), 6, false, 100),
+            (150, life(1, 1), 7, true, 100),
+            (191, life(1, 1), 8, true, 191),
+            (192, life(1, 2), 1, true, 192),
+        ] {
+            let told = format!("at {at}");
+            let absorbed = peer.absorb(Instant(at), &frame(life, sequence), SILENCE);
+            assert_eq!(
+                (absorbed, peer.alive_since),
+                (newer, Instant(since)),
+                "{told}"
+            );
+            assert_eq!(peer.confirmed.is_some(), life.start == 1, "{told}");
+        }
+    }
+
+    #[test]
+    fn another_life_is_echoed_when_the_known_one_is_silent() {
+        let quiet = Span(20);
+        let mut peer = heard(life(1, 1), 5);
+        peer.glimpse(&frame(life(2, 1), 9));
+        let echoes = [110, 120, 121].map(|now| peer.echo(Instant(now), quiet));
+        assert_eq!(echoes, [5, 5, 9]);
+    }
+
+    #[test]
+    fn the_last_glimpse_counts_but_none_of_what_is_over() {
+        let known = life(1, 2);
+        let mut peer = heard(known, 5);
+        for (seen, sequence, newcomer) in [
+            (life(1, 1), 50, None),
+            (life(1, 3), 7, Some((life(1, 3), 7))),
+            (life(1, 3), 6, Some((life(1, 3), 7))),
+            (life(1, 3), 8, Some((life(1, 3), 8))),
+            (life(2, 1), 2, Some((life(2, 1), 2))),
+            (known, 4, None),
+        ] {
+            peer.glimpse(&frame(seen, sequence));
+            assert_eq!(peer.newcomer, newcomer, "{seen:?} {sequence}");
+        }
+        assert_eq!(peer.sequence, 5);
+        peer.glimpse(&frame(known, 6));
+        assert_eq!(peer.sequence, 6);
+    }
+
+    #[test]
+    fn a_report_is_about_one_state_in_one_epoch() {
+        let task = TaskIndex::new(0).unwrap();
+        let mut peer = Peer::new();
+        peer.tasks[0] = TaskReport::new(TaskState::Started, 5);
+        assert!(peer.says(task, TaskState::Started, 5));
+        assert!(!peer.says(task, TaskState::Stopped, 5));
+        assert!(!peer.says(task, TaskState::Started, 6));
+    }
 }

@@ -4,6 +4,8 @@
 mod commands;
 mod links;
 mod status;
+mod tasks;
+mod told;
 
 use super::*;
 use crate::config::RETRY_MAX;

@@ -31,6 +31,14 @@ fn each_link_is_what_the_setup_says() {
 }
 
 #[test]
+fn one_of_several_disks_may_be_silent_but_not_the_only_one() {
+    let mut engine = disk_first();
+    assert!(!engine.is_silent_disk(0), "without it nothing goes");
+    (engine.setup.disks, engine.disks) = (3, Disks::new(3));
+    assert!(engine.is_silent_disk(0) && !engine.is_silent_disk(1));
+}
+
+#[test]
 fn without_the_disk_whoever_cannot_agree_is_named() {
     let engine = disk_first();
     let why = engine.why_no_change().expect("there is no disk");

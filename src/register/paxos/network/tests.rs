@@ -388,3 +388,23 @@ fn of_messages_that_are_not_fetched_the_oldest_go() {
     });
     assert!(mail.eq(newest));
 }
+
+#[test]
+fn what_somebody_left_open_on_the_disk_is_settled_there_only() {
+    let mut trio = Trio::without_disk();
+    trio.set_disk(true);
+    trio.blocks[2] = BlockSeen::Good(Block {
+        writes: 2,
+        mbal: Ballot(5 << 8 | 3),
+        bal: Ballot(2 << 8 | 3),
+        value: value(1, 5),
+    });
+    trio.read(0);
+    assert_ne!(trio.registers[0].poll_timeout(), Instant::NEVER);
+    trio.set_disk(false);
+    assert_eq!(trio.registers[0].poll_timeout(), Instant::NEVER);
+    trio.set_disk(true);
+    let due = trio.registers[0].poll_timeout();
+    trio.wait(due);
+    assert_eq!(trio.registers[0].known(), &value(1, 5));
+}
