@@ -194,6 +194,7 @@ fn flags_print_their_names() {
     let flags = Flags::LEAVING.with(Flags::STORAGE_OK).with(Flags(1 << 12));
     assert_eq!(flags.to_string(), "leaving storage-ok bit-12");
     assert!(flags.contains(Flags::LEAVING) && !flags.contains(Flags::ACTIVE));
+    assert_eq!(flags.with(Flags::LEAVING), flags);
     assert_eq!(
         flags.set(Flags::LEAVING, false),
         flags.without(Flags::LEAVING)

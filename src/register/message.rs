@@ -215,7 +215,7 @@ mod tests {
         );
         bytes[0] = 7;
         assert_eq!(Message::decode(&bytes), Err(MessageError::Kind(7)));
-        let long = vec![1; MESSAGE_LEN_MAX + 1];
+        let long = vec![1; 33 + 3584 + 1];
         assert!(matches!(
             Message::decode(&long),
             Err(MessageError::Length(_))
